@@ -1,0 +1,98 @@
+# make demo    installs what is missing, builds, and runs the main job on real tensors
+# make check   installs what is missing, builds, and passes all tests
+# make help    lists everything else
+BUILD ?= build
+CC ?= cc
+TCC ?= 1        # 0: no libtcc and no Zydis; the JIT is off, everything else works
+OPT ?= -O2 -g
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fPIC -fvisibility=hidden -fopenmp -pthread -I$(BUILD) $(CFLAGS)
+TCC := $(strip $(TCC))
+ifeq ($(TCC),1)
+CFLAGS_ALL += -DSTROBE_TCC=1
+ENCODER_LIBS := -lZydis
+TCC_OBJ := $(BUILD)/tcc.o
+else
+CFLAGS_ALL += -DSTROBE_TCC=0
+endif
+LIBS := $(ENCODER_LIBS) -lm -ldl -lpthread
+
+GEN := $(filter-out gen/main.c gen/cmd_%.c gen/embed.c gen/builtin_gen.c,$(sort $(wildcard gen/*.c)))
+RUNTIME := $(sort $(wildcard runtime/*.c))
+CLI := gen/main.c $(sort $(wildcard gen/cmd_*.c))
+TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/*)) runtime/kernel_abi.h
+OBJ := $(patsubst %.c,$(BUILD)/%.o,$(GEN) $(RUNTIME)) $(BUILD)/embedded.o
+CLI_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(CLI))
+TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
+
+all: $(BUILD)/strobe
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+
+# Template text as C arrays, in the binary.
+$(BUILD)/embed: gen/embed.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O1 $(WARN) $< -o $@
+$(BUILD)/embedded.c: $(BUILD)/embed $(TEMPLATES)
+	$(BUILD)/embed $(TEMPLATES) > $@.tmp && mv $@.tmp $@
+$(BUILD)/embedded.o: $(BUILD)/embedded.c
+	$(CC) $(CFLAGS_ALL) -Igen -c $< -o $@
+
+# libtcc for use inside a library. Debian ships only a static, non-PIC libtcc.a that calls exit() when memory runs out. One
+# relocatable object, with its entry points and what it takes from libc renamed, hides it from hosts that have a libtcc of
+# their own, leaves no text relocations, and puts runtime/tcc_host.c between libtcc and the process.
+TCC_API := tcc_new tcc_delete tcc_set_error_func tcc_set_options tcc_set_output_type tcc_compile_string tcc_output_file
+TCC_LIBC := malloc calloc realloc free exit open unlink fdopen fclose fflush getenv stdout stderr environ
+$(BUILD)/tcc.o: Makefile
+	@mkdir -p $(@D)
+	@test -e "$$($(CC) -print-file-name=libtcc.a)" || { echo "libtcc.a not found: install libtcc-dev, or make TCC=0"; exit 1; }
+	ld -r --whole-archive "$$($(CC) -print-file-name=libtcc.a)" -o $@.all
+	objcopy $(TCC_API:%=--keep-global-symbol=%) $@.all $@.api
+	objcopy $(foreach s,$(TCC_API) $(TCC_LIBC),--redefine-sym $(s)=strobe_$(if $(filter tcc_%,$(s)),,tcc_)$(s)) \
+	  --redefine-sym __assert_fail=strobe_tcc_assert_fail --redefine-sym __fprintf_chk=strobe_tcc_fprintf \
+	  --rename-section .data=strobe_tcc_data --rename-section .bss=strobe_tcc_bss $@.api $@.tmp
+	@rm -f $@.all $@.api
+	mv $@.tmp $@
+
+$(BUILD)/strobe: $(OBJ) $(CLI_OBJ) $(TCC_OBJ)
+	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+
+$(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ -lcmocka $(LIBS)
+
+# ---- begin: compiled-in kernels and the library --------------------------------------------------------------------------
+# Kernels of gen/builtin_set.txt for c99, rendered by a program of the first stage and compiled into every binary.
+$(BUILD)/builtin_gen: $(patsubst %.c,$(BUILD)/%.o,gen/builtin_gen.c $(GEN)) $(BUILD)/embedded.o
+	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+BUILTIN_CFLAGS := $(filter-out -g,$(CFLAGS_ALL)) -I.
+$(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h
+	@rm -rf $(BUILD)/builtin && mkdir -p $(BUILD)/builtin
+	$(BUILD)/builtin_gen gen/builtin_set.txt $(BUILD)/builtin
+	ls $(BUILD)/builtin/*.c | xargs -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
+	ld -r $(BUILD)/builtin/*.o -o $@
+$(BUILD)/strobe $(TESTS): $(BUILD)/builtin.o
+
+# libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
+LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
+$(BUILD)/libstrobe.so: $(LIB_OBJ) runtime/strobe.map
+	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,libstrobe.so.0 -Wl,--version-script=runtime/strobe.map -Wl,-z,defs \
+	  -Wl,-z,noexecstack $(filter %.o,$^) -o $(BUILD)/libstrobe.so.0 $(LIBS)
+	ln -sf libstrobe.so.0 $@
+$(BUILD)/libstrobe.a: $(LIB_OBJ) runtime/strobe.map
+	ld -r $(filter %.o,$^) -o $(BUILD)/libstrobe.all.o
+	objcopy $$(sed -n 's/^ *\(strobe_[a-z_]*\);$$/--keep-global-symbol=\1/p' runtime/strobe.map) $(BUILD)/libstrobe.all.o \
+	  $(BUILD)/libstrobe.o
+	rm -f $@ $(BUILD)/libstrobe.all.o && ar rcs $@ $(BUILD)/libstrobe.o
+all: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
+$(BUILD)/tests/test_library: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
+-include $(BUILD)/gen/builtin_gen.d
+# ---- end: compiled-in kernels and the library ----------------------------------------------------------------------------
+
+check-quick: $(TESTS)
+	@for t in $(TESTS); do $$t || exit 1; done
+
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
+.PHONY: all check-quick

@@ -1,0 +1,42 @@
+// What the verbs of the command line share.
+#ifndef STROBE_GEN_CMD_H
+#define STROBE_GEN_CMD_H
+
+#include "../runtime/kernel_abi.h"
+#include "json.h"
+#include "kernel.h"
+#include "options.h"
+#include "table.h"
+
+extern const struct verb verb_emit, verb_run, verb_verify, verb_bench, verb_explain, verb_doctor;
+
+// The target of that name; unknown names are refused with the nearest.
+int cmd_target(const char *name, const struct target **out, struct error *err);
+// Same, and this CPU must have it. name NULL: the best for s.
+int cmd_target_here(const char *name, const struct spec *s, const struct target **out, struct error *err);
+
+// Spec, target and config of an instance. `set` (--set) may be NULL; p gives sizes to the heuristic where it has them.
+int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out, struct error *err);
+
+// A plan for p; target, config and backend as in strobe_plan_options. scale NULL: the default.
+struct cmd_plan {
+  const struct problem *problem;
+  const char *target, *config, *backend;
+  const float *scale;
+};
+int cmd_plan(strobe_context *ctx, const struct cmd_plan *request, strobe_plan **out, struct strobe_plan_info *info,
+             struct error *err);
+// What strobe_execute is called with for args; workspace may be NULL.
+struct strobe_io cmd_io(const struct strobe_args *args, void *workspace);
+int cmd_api_error(enum strobe_status status, struct error *err); // strobe_error() of this thread
+
+// Writes out to standard output and frees it. A failure (memory, a closed pipe) is an error.
+int cmd_print(struct buf *out, struct error *err);
+bool cmd_colour(void); // standard output is a terminal, and NO_COLOR is not set
+
+double cmd_median(double *values, int n); // sorts values; n >= 1
+
+extern const char cmd_backends[]; // "code|scalar|builtin|reference": the words of --backend
+const char *cmd_backend_name(int choice); // of an OPT_CHOICE; 0: NULL
+
+#endif

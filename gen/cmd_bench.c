@@ -1,0 +1,277 @@
+#include "cmd.h"
+
+#include "../runtime/cpu.h"
+#include "../runtime/inputs.h"
+#include "../runtime/probe.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct bench_options {
+  const char *target, *set;
+  int backend, layout;
+  int64_t runs, threads;
+  bool json, csv;
+};
+
+#define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
+static const struct option_row rows[] = {
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T", .about = "default: the best that this CPU can run"),
+    ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
+    ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
+    ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "of all tensors (default: bnhd)"),
+    ROW(OPT_INT, runs, .name = "runs", .value = "N", .about = "rounds over all problems (default: 11)", .least = 1, .most = 10000),
+    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)", .least = 1,
+        .most = 1024),
+    ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
+    ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
+};
+
+static void defaults(void *options) {
+  struct bench_options *o = options;
+  o->runs = 11;
+  o->threads = 1;
+}
+
+enum { DECODE_ROWS = 8 };                  // up to this many query rows a kernel is held against reading
+static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the probe on either side of it
+
+// One problem: its tensors, plan, and what was measured.
+struct bench_case {
+  struct problem problem;
+  const struct target *target; // what the peak is of
+  struct tensors tensors;
+  strobe_plan *plan;
+  struct strobe_plan_info info;
+  void *workspace;
+  struct probe_reader **readers; // one per thread; NULL: held against arithmetic
+  int64_t repeats;               // executions of a burst
+  double *seconds, *peak, *ratio; // of each run; peak in GFLOP/s or GB/s
+};
+
+struct bench {
+  const struct bench_options *opt;
+  strobe_context *ctx;
+  struct bench_case *cases;
+  int n;
+};
+
+// ---- work --------------------------------------------------------------------------------------------------------------
+
+// Bytes that must move at least: every tensor once.
+static double least_bytes(const struct problem *p) {
+  const struct spec *s = &p->spec;
+  const double q = (double)(p->batch * p->heads) * (double)p->q_len, k = (double)(p->batch * p->heads_kv) * (double)p->kv_len;
+  return q * (s->head_dim * dtype_table[s->q].bytes + s->head_dim_v * dtype_table[s->o].bytes) +
+         k * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
+}
+
+static double work_of(const struct bench_case *c) { // GFLOP or GB of one execution, as the peak counts
+  return 1e-9 * (c->readers ? least_bytes(&c->problem) : problem_flops(&c->problem));
+}
+
+static double peak_of(const struct bench_case *c, int threads) {
+  double sum = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : sum) schedule(static, 1)
+  for (int i = 0; i < threads; i++)
+    sum += c->readers ? probe_reader_run(c->readers[i], probe_ms) : probe_compute(&c->problem.spec, c->target, probe_ms);
+  return sum;
+}
+
+static int burst(const struct bench_case *c, int64_t repeats, double *seconds, struct error *err) {
+  const struct strobe_io io = cmd_io(&c->tensors.args, c->workspace);
+  int status = STROBE_OK;
+  const double start = probe_clock();
+  for (int64_t i = 0; i < repeats && !status; i++) status = strobe_execute(c->plan, &io);
+  *seconds = (probe_clock() - start) / (double)repeats;
+  return cmd_api_error((enum strobe_status)status, err);
+}
+
+// ---- setting up --------------------------------------------------------------------------------------------------------
+
+static int make_readers(struct bench_case *c, int threads, struct error *err) {
+  c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
+  if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
+  // As much as the kernel reads, so that both find it in the same cache, or in none.
+  const size_t bytes = (size_t)(least_bytes(&c->problem) / threads) + 1;
+  int status = 0;
+  for (int i = 0; i < threads && !status; i++) status = probe_reader_create(bytes, 2, &c->readers[i], err);
+  return status;
+}
+
+static int set_up(struct bench *b, struct bench_case *c, const char *text, struct error *err) {
+  const struct bench_options *o = b->opt;
+  int status = problem_parse(text, &c->problem, err);
+  if (!status) status = problem_complete(&c->problem, err);
+  if (!status && problem_flops(&c->problem) <= 0)
+    status = fail(err, STROBE_INVALID, "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
+  if (!status) status = cmd_target_here(o->target, &c->problem.spec, &c->target, err);
+  if (!status) status = spec_supported(&c->problem.spec, c->target, err);
+  const struct cmd_plan request = {
+      .problem = &c->problem, .target = o->target, .config = o->set, .backend = cmd_backend_name(o->backend)};
+  if (!status) status = cmd_plan(b->ctx, &request, &c->plan, &c->info, err);
+  const enum layout layout = o->layout ? (enum layout)(o->layout - 1) : LAYOUT_BNHD;
+  if (!status) status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, &c->tensors, err);
+  if (!status) status = inputs_fill(&c->problem.spec, &c->tensors.args, input_kind_find("normal"), 1, err);
+  if (status) return status;
+  c->workspace = aligned_alloc(64, (strobe_workspace_bytes(c->plan) + 64) / 64 * 64);
+  c->seconds = calloc((size_t)o->runs, 3 * sizeof *c->seconds);
+  if (!c->workspace || !c->seconds) return fail(err, STROBE_NO_MEMORY, "no memory for the measurements");
+  c->peak = c->seconds + o->runs;
+  c->ratio = c->peak + o->runs;
+  if (c->problem.q_len <= DECODE_ROWS) status = make_readers(c, (int)o->threads, err);
+  double once = 0;
+  if (!status) status = burst(c, 1, &once, err); // touches every page
+  if (!status) status = burst(c, 1, &once, err);
+  c->repeats = once < burst_s ? (int64_t)(burst_s / (once > 1e-7 ? once : 1e-7)) + 1 : 1;
+  return status;
+}
+
+static void tear_down(struct bench *b) {
+  for (int i = 0; i < b->n; i++) {
+    struct bench_case *c = &b->cases[i];
+    for (int64_t t = 0; c->readers && t < b->opt->threads; t++) probe_reader_free(c->readers[t]);
+    free(c->readers);
+    strobe_plan_destroy(c->plan);
+    tensors_free(&c->tensors);
+    free(c->workspace);
+    free(c->seconds);
+  }
+  free(b->cases);
+  strobe_context_destroy(b->ctx);
+}
+
+// ---- measuring ---------------------------------------------------------------------------------------------------------
+
+// Rounds over all problems, so that a slow minute of the machine meets all of them; the peak is taken before and after each burst.
+static int measure(struct bench *b, struct error *err) {
+  const int threads = (int)b->opt->threads;
+  int status = 0;
+  for (int64_t run = 0; run < b->opt->runs && !status; run++)
+    for (int i = 0; i < b->n && !status; i++) {
+      struct bench_case *c = &b->cases[i];
+      const double before = peak_of(c, threads);
+      status = burst(c, c->repeats, &c->seconds[run], err);
+      c->peak[run] = (before + peak_of(c, threads)) / 2;
+      c->ratio[run] = work_of(c) / c->seconds[run] / c->peak[run];
+    }
+  return status;
+}
+
+struct summary {
+  double ms, gflops, gbs, peak, percent, spread; // spread: (slowest - fastest) / median time, per cent
+  const char *unit;
+};
+
+static struct summary summarise(struct bench_case *c, int n) {
+  const double seconds = cmd_median(c->seconds, n); // sorts
+  return (struct summary){.ms = 1e3 * seconds,
+                          .gflops = 1e-9 * problem_flops(&c->problem) / seconds,
+                          .gbs = 1e-9 * least_bytes(&c->problem) / seconds,
+                          .peak = cmd_median(c->peak, n),
+                          .percent = 100 * cmd_median(c->ratio, n),
+                          .spread = 100 * (c->seconds[n - 1] - c->seconds[0]) / seconds,
+                          .unit = c->readers ? "GB/s" : "GFLOP/s"};
+}
+
+// ---- reporting ---------------------------------------------------------------------------------------------------------
+
+static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct summary *m, const char *problem) {
+  json_object(j, NULL);
+  json_string(j, "problem", problem);
+  json_string(j, "instance", c->info.instance);
+  json_string(j, "target", c->info.target);
+  json_string(j, "config", c->info.config);
+  json_string(j, "backend", c->info.backend);
+  json_string(j, "why", c->info.why);
+  json_string(j, "layout", layout_names[b->opt->layout ? b->opt->layout - 1 : LAYOUT_BNHD]);
+  json_integer(j, "threads", b->opt->threads);
+  json_integer(j, "runs", b->opt->runs);
+  json_number(j, "ms", m->ms, 6);
+  json_number(j, "gflops", m->gflops, 6);
+  json_number(j, "gbs", m->gbs, 6);
+  json_number(j, "peak", m->peak, 6);
+  json_string(j, "peak_unit", m->unit);
+  json_string(j, "peak_of", c->readers ? probe_reader_best(c->readers[0]) : "multiply-adds in registers");
+  json_number(j, "percent", m->percent, 5);
+  json_number(j, "spread", m->spread, 4);
+  json_end(j);
+}
+
+static void add_row(struct table *t, const struct bench_case *c, const struct summary *m, const char *problem) {
+  table_cell(t, CELL_PLAIN, "%s", problem);
+  table_cell(t, CELL_PLAIN, "%s", c->info.target);
+  table_cell(t, CELL_PLAIN, "%s", c->info.config);
+  table_cell(t, CELL_PLAIN, "%s", c->info.backend);
+  table_cell(t, CELL_PLAIN, "%.4g", m->ms);
+  table_cell(t, CELL_PLAIN, "%.1f", c->readers ? m->gbs : m->gflops);
+  table_cell(t, CELL_PLAIN, "%.1f", m->peak);
+  table_cell(t, CELL_PLAIN, "%s", m->unit);
+  table_cell(t, CELL_GOOD, "%.1f", m->percent);
+  table_cell(t, CELL_FAINT, "%.1f", m->spread);
+}
+
+static int report(struct bench *b, struct error *err) {
+  static const char *const header[] = {"problem", "target", "config", "backend", "ms", "rate", "peak", "unit", "percent", "spread"};
+  struct buf out = {0}, why = {0};
+  struct table t;
+  struct json j = {.out = &out};
+  table_begin(&t, "llllrrrlrr", header);
+  if (b->opt->json) json_array(&j, NULL);
+  for (int i = 0; i < b->n; i++) {
+    struct bench_case *c = &b->cases[i];
+    struct buf problem = {0};
+    const struct summary m = summarise(c, (int)b->opt->runs);
+    problem_print(&c->problem, &problem);
+    out.failed |= problem.failed;
+    if (!problem.failed && b->opt->json) add_json(&j, b, c, &m, problem.data);
+    if (!problem.failed) add_row(&t, c, &m, problem.data);
+    if (!problem.failed && *c->info.why) buf_printf(&why, "%s: %s\n", problem.data, c->info.why);
+    buf_free(&problem);
+  }
+  if (b->opt->json)
+    json_end(&j);
+  else if (b->opt->csv)
+    table_print_csv(&t, &out);
+  else
+    table_print(&t, cmd_colour(), &out), buf_add(&out, why.data ? why.data : "", why.len);
+  table_free(&t);
+  buf_free(&why);
+  return cmd_print(&out, err);
+}
+
+static int run(const struct command *c, struct error *err) {
+  struct bench b = {.opt = c->options};
+  if (b.opt->json && b.opt->csv) return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
+  const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
+  int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
+  if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))
+    status = fail(err, STROBE_NO_MEMORY, "no memory for %d problems", c->n_operands);
+  for (int i = 0; i < c->n_operands && !status; i++) {
+    b.n++;
+    status = set_up(&b, &b.cases[i], c->operands[i], err);
+  }
+  if (!status) status = measure(&b, err);
+  if (!status) status = report(&b, err);
+  tear_down(&b);
+  return status ? 2 : 0;
+}
+
+const struct verb verb_bench = {
+    .name = "bench",
+    .operands = "PROBLEM...",
+    .about = "time kernels, each beside the peak that this machine reaches at that moment",
+    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 8 query rows, of reads as many bytes\n"
+               "long as the kernel's. percent is the median over runs of rate / peak beside it; spread is (slowest - fastest) / median.",
+    .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
+               "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
+               "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"
+               "  d128:bf16:b1h8q2048k2048  avx512bf16  block_m= ...  43.12  398.4  447.0  GFLOP/s     89.1     1.2",
+    .rows = rows,
+    .n_rows = sizeof rows / sizeof *rows,
+    .options_size = sizeof(struct bench_options),
+    .defaults = defaults,
+    .least_operands = 1,
+    .most_operands = -1,
+    .run = run,
+};

@@ -1,0 +1,264 @@
+#include "cmd.h"
+
+#include "../runtime/cpu.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct explain_options {
+  const char *target, *set;
+  bool json;
+};
+
+#define ROW(kind, field, ...) OPTION(kind, struct explain_options, field, __VA_ARGS__)
+static const struct option_row rows[] = {
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
+        .about = "any target, here or not (default: the best that this CPU can run)"),
+    ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
+    ROW(OPT_FLAG, json, .name = "json", .about = "print the numbers as JSON"),
+};
+
+// Everything that is explained, computed once; printed as text or as JSON.
+struct explained {
+  struct problem problem; // complete
+  struct instance instance;
+  struct config given; // as --set gave it
+  enum printer printer;
+  struct kernel_stats stats;
+  struct buf name, problem_text;
+  size_t text_bytes; // of what libtcc compiles
+  double flops, fma_slots; // of the whole problem
+  double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
+};
+
+// ---- numbers -----------------------------------------------------------------------------------------------------------
+
+static void count_traffic(struct explained *e) {
+  const struct problem *p = &e->problem;
+  const struct spec *s = &p->spec;
+  const double heads = (double)p->batch * (double)p->heads, heads_kv = (double)p->batch * (double)p->heads_kv;
+  const double n = (double)p->q_len, m = (double)p->kv_len, d = s->head_dim, dv = s->head_dim_v;
+  const double q_bytes = heads * n * (d * dtype_table[s->q].bytes + dv * dtype_table[s->o].bytes);
+  const double kv_row = (d + dv) * dtype_table[s->kv].bytes, pairs = e->flops / (2 * (d + dv));
+  e->least_bytes = q_bytes + heads_kv * m * kv_row;
+  e->cached_bytes = pairs / e->instance.config.v[CFG_BLOCK_M] * kv_row;
+  e->fused_elements = heads * n * (d + dv) + heads_kv * m * (d + dv);
+  e->unfused_elements = heads * 4 * n * m + heads * (n + m) * (d + dv);
+  e->unfused_bytes = heads * 4 * n * m * 4 + q_bytes + heads * m * kv_row;
+}
+
+static int count_work(struct explained *e, struct error *err) {
+  const struct target *t = e->instance.target;
+  struct buf text = {0};
+  e->printer = t->vregs ? PRINTER_CODE : PRINTER_SCALAR;
+  struct render_options o = {.printer = e->printer, .for_tcc = true};
+  struct error no_encoder = {0};
+  int status = kernel_render(&e->instance, &o, &text, &e->stats, &no_encoder);
+  if (status == STROBE_UNSUPPORTED && e->printer == PRINTER_CODE) { // no encoder: operations are counted, bytes are not known
+    text.len = 0;
+    o = (struct render_options){.printer = e->printer = PRINTER_INTRIN};
+    status = kernel_render(&e->instance, &o, &text, &e->stats, err);
+  } else if (status) {
+    fail(err, no_encoder.status, "%s", no_encoder.text);
+  }
+  e->text_bytes = text.len;
+  buf_free(&text);
+  e->flops = problem_flops(&e->problem);
+  const bool pairs = t->bf16_dot && e->problem.spec.kv == DT_BF16;
+  e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
+  count_traffic(e);
+  return status;
+}
+
+static int explain(const char *text, const struct explain_options *o, struct explained *e, struct error *err) {
+  const struct target *t = NULL;
+  int status = problem_parse(text, &e->problem, err);
+  if (!status) status = problem_complete(&e->problem, err);
+  if (!status) status = o->target ? cmd_target(o->target, &t, err) : cmd_target_here(NULL, &e->problem.spec, &t, err);
+  config_clear(&e->given);
+  if (!status && o->set) status = config_parse(o->set, &e->given, err);
+  if (!status) status = cmd_instance(&e->problem, t, o->set, &e->instance, err);
+  if (!status) status = count_work(e, err);
+  if (status) return status;
+  instance_name(&e->instance, &e->name);
+  problem_print(&e->problem, &e->problem_text);
+  return e->name.failed || e->problem_text.failed ? fail(err, STROBE_NO_MEMORY, "no memory for the explanation") : 0;
+}
+
+// "block_n=128" of one field, as config_print gives it, without the name.
+static void field_value(const struct explained *e, int field, char *out, size_t size) {
+  struct buf all = {0};
+  config_print(&e->instance.config, e->instance.target, &all);
+  const char *name = config_fields[field].name, *at = all.failed ? NULL : all.data;
+  const size_t len = strlen(name);
+  while (at && !(!strncmp(at, name, len) && at[len] == '=')) at = (at = strchr(at, ',')) ? at + 1 : NULL;
+  out[0] = 0;
+  if (at) strncat(out, at + len + 1, strcspn(at + len + 1, ",") < size - 1 ? strcspn(at + len + 1, ",") : size - 1);
+  buf_free(&all);
+}
+
+// ---- text --------------------------------------------------------------------------------------------------------------
+
+static void print_config(const struct explained *e, bool colour, struct buf *out) {
+  static const char *const header[] = {"field", "value", "from", "what it is", "allowed"};
+  struct table t;
+  char value[32];
+  table_begin(&t, "llll" "l", header);
+  for (int i = 0; i < CFG_COUNT; i++) {
+    if (config_fields[i].family != e->instance.target->family) continue;
+    field_value(e, i, value, sizeof value);
+    table_cell(&t, CELL_PLAIN, "%s", config_fields[i].name);
+    table_cell(&t, CELL_PLAIN, "%s", value);
+    table_cell(&t, CELL_PLAIN, "%s", e->given.v[i] == CONFIG_UNSET ? "heuristic" : "given");
+    table_cell(&t, CELL_PLAIN, "%s", config_fields[i].about);
+    table_cell(&t, CELL_FAINT, "%s", config_fields[i].allowed);
+  }
+  table_print(&t, colour, out);
+  table_free(&t);
+}
+
+static void print_phases(const struct explained *e, bool colour, struct buf *out) {
+  static const char *const header[] = {"phase", "operations", "multiply-adds", "instructions", "bytes", "slots", "m.-adds / slot"};
+  const struct kernel_stats *k = &e->stats;
+  struct table t;
+  table_begin(&t, "lrrrrrr", header);
+  for (int i = 0; i < k->n_phases; i++) {
+    const struct phase_stats *f = &k->phase[i];
+    table_cell(&t, CELL_PLAIN, "%s", f->name);
+    table_cell(&t, CELL_PLAIN, "%d", f->ops);
+    table_cell(&t, CELL_PLAIN, "%d", f->fmas);
+    table_cell(&t, CELL_PLAIN, f->instructions ? "%d" : "-", f->instructions);
+    table_cell(&t, CELL_PLAIN, f->bytes ? "%d" : "-", f->bytes);
+    table_cell(&t, CELL_PLAIN, f->slots > 0 ? "%.0f" : "-", f->slots);
+    table_cell(&t, CELL_PLAIN, f->slots > 0 && f->fmas ? "%.3f" : "-", f->fmas / f->slots);
+  }
+  table_print(&t, colour, out);
+  table_free(&t);
+}
+
+static void print_registers(const struct explained *e, struct buf *out) {
+  const struct kernel_stats *k = &e->stats;
+  if (!k->vregs_limit) {
+    buf_printf(out, "\nregisters: %d arrays of %d lanes; a compiler decides where they live\n", k->vregs_peak, e->instance.target->lanes);
+    return;
+  }
+  buf_printf(out, "\nregisters: %d of %d vector registers at most", k->vregs_peak, k->vregs_limit);
+  if (k->gprs_peak) buf_printf(out, ", %d general registers in a block", k->gprs_peak);
+  buf_char(out, '\n');
+  for (const char *line = k->registers; *line; line += strspn(line, "\n")) {
+    const int len = (int)strcspn(line, "\n");
+    buf_printf(out, "  %.*s\n", len, line);
+    line += len;
+  }
+}
+
+static void print_floor(const struct explained *e, struct buf *out) {
+  const struct config *c = &e->instance.config;
+  const struct target *t = e->instance.target;
+  buf_printf(out, "\nscratch: %lld bytes per worker\n", (long long)e->stats.scratch_bytes);
+  buf_printf(out, "text: %zu bytes of C by printer %s%s\n", e->text_bytes, printer_names[e->printer],
+             e->printer == PRINTER_INTRIN ? "; this build has no encoder, so instruction bytes are not known" : " for libtcc");
+  if (e->stats.code_bytes)
+    buf_printf(out, "code: %d bytes of vector instructions; the instruction cache has %d\n", e->stats.code_bytes, t->l1i_bytes);
+  buf_printf(out, "\nfloor of %s\n", e->problem_text.data);
+  buf_printf(out, "  work     %.4g GFLOP = %.4g M multiply-add slots of %d lanes\n", 1e-9 * e->flops, 1e-6 * e->fma_slots, t->lanes);
+  buf_printf(out, "  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
+  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d queries\n", 1e-6 * e->cached_bytes, c->v[CFG_BLOCK_M]);
+  buf_printf(out, "\nmemory traffic against the unfused algorithm, which writes and reads S and P\n");
+  buf_printf(out, "  unfused  4 N^2 + 4 d N = %.4g M elements, %.4g MB with S and P in f32\n", 1e-6 * e->unfused_elements,
+             1e-6 * e->unfused_bytes);
+  buf_printf(out, "  fused    4 d N         = %.4g M elements, %.4g MB, %.1f times less\n", 1e-6 * e->fused_elements,
+             1e-6 * e->least_bytes, e->least_bytes > 0 ? e->unfused_bytes / e->least_bytes : 1);
+}
+
+static void print_text(const struct explained *e, bool colour, struct buf *out) {
+  const struct target *t = e->instance.target;
+  const int *c = e->instance.config.v, vectors = c[CFG_BLOCK_M] / t->lanes;
+  buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
+  buf_printf(out, "tiles: %d queries (%d vectors, one query per lane) x %d keys; register tile %d keys x %d vectors = %d accumulators\n\n",
+             c[CFG_BLOCK_M], vectors, c[CFG_BLOCK_N], c[CFG_TILE_N], vectors, c[CFG_TILE_N] * vectors);
+  print_config(e, colour, out);
+  print_registers(e, out);
+  buf_str(out, "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes)\n");
+  print_phases(e, colour, out);
+  print_floor(e, out);
+}
+
+// ---- JSON --------------------------------------------------------------------------------------------------------------
+
+static void print_json(const struct explained *e, struct buf *out) {
+  struct json j = {.out = out};
+  char value[32];
+  json_object(&j, NULL);
+  json_string(&j, "problem", e->problem_text.data);
+  json_string(&j, "instance", e->name.data);
+  json_string(&j, "target", e->instance.target->name);
+  json_object(&j, "config");
+  for (int i = 0; i < CFG_COUNT; i++) {
+    if (config_fields[i].family != e->instance.target->family) continue;
+    field_value(e, i, value, sizeof value);
+    json_object(&j, config_fields[i].name);
+    json_string(&j, "value", value);
+    json_string(&j, "from", e->given.v[i] == CONFIG_UNSET ? "heuristic" : "given");
+    json_end(&j);
+  }
+  json_end(&j);
+  json_integer(&j, "vector_registers", e->stats.vregs_peak);
+  json_integer(&j, "vector_registers_limit", e->stats.vregs_limit);
+  json_array(&j, "phases");
+  for (int i = 0; i < e->stats.n_phases; i++) {
+    const struct phase_stats *f = &e->stats.phase[i];
+    json_object(&j, NULL);
+    json_string(&j, "phase", f->name);
+    json_integer(&j, "operations", f->ops);
+    json_integer(&j, "multiply_adds", f->fmas);
+    json_integer(&j, "instructions", f->instructions);
+    json_integer(&j, "bytes", f->bytes);
+    json_number(&j, "slots", f->slots, 8);
+    json_end(&j);
+  }
+  json_end(&j);
+  json_integer(&j, "code_bytes", e->stats.code_bytes);
+  json_integer(&j, "text_bytes", (int64_t)e->text_bytes);
+  json_integer(&j, "scratch_bytes", e->stats.scratch_bytes);
+  json_number(&j, "flops", e->flops, 12);
+  json_number(&j, "floor_slots", e->fma_slots, 12);
+  json_number(&j, "floor_bytes", e->least_bytes, 12);
+  json_number(&j, "cache_bytes", e->cached_bytes, 12);
+  json_number(&j, "unfused_elements", e->unfused_elements, 12);
+  json_number(&j, "unfused_bytes", e->unfused_bytes, 12);
+  json_end(&j);
+}
+
+static int run(const struct command *c, struct error *err) {
+  const struct explain_options *o = c->options;
+  static const struct explained none;
+  struct explained e = none;
+  struct buf out = {0};
+  int status = explain(c->operands[0], o, &e, err);
+  if (!status && o->json) print_json(&e, &out);
+  if (!status && !o->json) print_text(&e, cmd_colour(), &out);
+  if (!status) status = cmd_print(&out, err);
+  buf_free(&e.name);
+  buf_free(&e.problem_text);
+  return status ? 2 : 0;
+}
+
+const struct verb verb_explain = {
+    .name = "explain",
+    .operands = "PROBLEM",
+    .about = "show a kernel's tiles, registers, instructions, memory traffic and why its config is what it is",
+    .details = "Sizes that PROBLEM leaves out: batch 1, 1 head, q_len 1024, kv_len = q_len.",
+    .example = "  $ strobe explain d128:bf16:causal:b1h8q2048k2048 --target avx512bf16\n"
+               "  tiles: 64 queries (4 vectors, one query per lane) x 128 keys; register tile 4 keys x 4 vectors = 16 accumulators\n"
+               "  ...\n"
+               "  phase    operations  multiply-adds  instructions  bytes  slots  m.-adds / slot\n"
+               "  qk             1380           1024          1380  10240   1110           0.923\n"
+               "  ...",
+    .rows = rows,
+    .n_rows = sizeof rows / sizeof *rows,
+    .options_size = sizeof(struct explain_options),
+    .least_operands = 1,
+    .most_operands = 1,
+    .run = run,
+};

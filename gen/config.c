@@ -1,0 +1,135 @@
+#include "scan.h"
+#include "spec.h"
+
+const struct exp_info exp_table[EXP_COUNT] = {
+    [EXP_TABLE1] = {"table1", 1, true, 1.2e-4},
+    [EXP_TABLE2] = {"table2", 2, true, 5.4e-7},
+    [EXP_POLY3] = {"poly3", 3, false, 7.6e-5},
+    [EXP_POLY5] = {"poly5", 5, false, 1.6e-7},
+};
+
+const struct config_field_info config_fields[CFG_COUNT] = {
+    [CFG_BLOCK_M] = {"block_m", FAMILY_CPU, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64",
+                     "query rows of a tile, one query per lane"},
+    [CFG_BLOCK_N] = {"block_n", FAMILY_CPU, "a multiple of 16, 16 to 512",
+                     "key rows of a KV block: one running maximum and one rescale per block"},
+    [CFG_TILE_N] = {"tile_n", FAMILY_CPU, "1 to 8, a divisor of block_n and of head_dim_v; even with bf16",
+                    "key rows (QK) or head_dim_v columns (PV) of a register tile"},
+    [CFG_STAGES] = {"stages", FAMILY_CPU, "1 or 2",
+                    "2: softmax of one tile is interleaved with QK of the next; 1: in turn"},
+    [CFG_UNROLL] = {"unroll", FAMILY_CPU, "auto, full or a divisor of head_dim; even with bf16",
+                    "head_dim steps of QK that are straight-line code"},
+    [CFG_EXP] = {"exp", FAMILY_CPU, "table1, table2, poly3 or poly5",
+                 "how exp2 is computed: table or not, degree of the polynomial"},
+    [CFG_PREFETCH] = {"prefetch", FAMILY_CPU, "0 to 64", "K and V rows ahead that are prefetched by software; 0: none"},
+    [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows first; 0: it is read in place"},
+    [CFG_PACK_V] = {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
+                    "1: V is copied first (bf16: pairs of rows interleaved); 0: read in place"},
+};
+
+enum { UNROLL_AUTO = 0, UNROLL_FULL = -2, NUMBER_MAX = 1 << 20 };
+
+// Words besides numbers: `auto` leaves a field to the heuristic.
+static const struct word {
+  enum config_field field;
+  const char *name;
+  int value;
+} words[] = {
+    {CFG_UNROLL, "auto", UNROLL_AUTO},   {CFG_UNROLL, "full", UNROLL_FULL},    {CFG_EXP, "auto", CONFIG_UNSET},
+    {CFG_BLOCK_M, "auto", CONFIG_UNSET}, {CFG_BLOCK_N, "auto", CONFIG_UNSET},  {CFG_TILE_N, "auto", CONFIG_UNSET},
+    {CFG_STAGES, "auto", CONFIG_UNSET},  {CFG_PREFETCH, "auto", CONFIG_UNSET}, {CFG_PACK_K, "auto", CONFIG_UNSET},
+    {CFG_PACK_V, "auto", CONFIG_UNSET},  {CFG_EXP, "table1", EXP_TABLE1},      {CFG_EXP, "table2", EXP_TABLE2},
+    {CFG_EXP, "poly3", EXP_POLY3},       {CFG_EXP, "poly5", EXP_POLY5},
+};
+enum { N_WORDS = sizeof words / sizeof *words };
+
+void config_clear(struct config *c) {
+  for (int i = 0; i < CFG_COUNT; i++) c->v[i] = CONFIG_UNSET;
+}
+
+static int find_field(struct slice name, struct error *err) {
+  const char *names[CFG_COUNT];
+  for (int i = 0; i < CFG_COUNT; i++) {
+    if (slice_is(name, config_fields[i].name)) return i;
+    names[i] = config_fields[i].name;
+  }
+  const char *nearest = nearest_name(name, names, CFG_COUNT);
+  fail(err, STROBE_INVALID,
+       "config field '%s' is unknown: block_m, block_n, tile_n, stages, unroll, exp, prefetch, pack_k and pack_v are "
+       "known; '%s' is "
+       "the nearest",
+       quote(name).text, nearest);
+  return -1;
+}
+
+static int refuse_value(int field, struct slice value, struct error *err) {
+  const char *names[N_WORDS];
+  int n = 0;
+  for (int i = 0; i < N_WORDS; i++)
+    if (words[i].field == (enum config_field)field) names[n++] = words[i].name;
+  bool number = value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP;
+  return fail(err, STROBE_INVALID, "%s '%s': must be %s%s%s", config_fields[field].name, quote(value).text,
+              config_fields[field].allowed, number ? "" : "; the nearest word is ",
+              number ? "" : nearest_name(value, names, n));
+}
+
+static int parse_value(int field, struct slice value, int *out, struct error *err) {
+  for (int i = 0; i < N_WORDS; i++) {
+    if (words[i].field != (enum config_field)field || !slice_is(value, words[i].name)) continue;
+    *out = words[i].value;
+    return STROBE_OK;
+  }
+  struct slice s = value;
+  int64_t number;
+  enum scan got = scan_number(&s, NUMBER_MAX, &number);
+  bool zero_is_a_word = field == CFG_UNROLL && number == 0;
+  if (got != SCAN_OK || s.len || field == CFG_EXP || zero_is_a_word) return refuse_value(field, value, err);
+  *out = (int)number;
+  return STROBE_OK;
+}
+
+int config_parse(const char *text, struct config *c, struct error *err) {
+  struct config parsed = *c;
+  bool given[CFG_COUNT] = {false}, more = *text != 0;
+  struct slice rest = slice_of(text);
+  while (more) {
+    struct slice item = slice_cut(&rest, ',', &more), value = item;
+    bool assigned;
+    struct slice name = slice_cut(&value, '=', &assigned);
+    if (!assigned)
+      return fail(err, STROBE_INVALID, "config item '%s' must be name=value, as in block_n=128,stages=2",
+                  quote(item).text);
+    int field = find_field(name, err);
+    if (field < 0) return STROBE_INVALID;
+    if (given[field])
+      return fail(err, STROBE_INVALID, "config field %s is given twice: once is allowed", config_fields[field].name);
+    given[field] = true;
+    int status = parse_value(field, value, &parsed.v[field], err);
+    if (status) return status;
+  }
+  *c = parsed;
+  return STROBE_OK;
+}
+
+// The word that a value stands for; NULL: it is a number.
+static const char *word_of(int field, int value) {
+  for (int i = 0; i < N_WORDS; i++)
+    if (words[i].field == (enum config_field)field && words[i].value == value) return words[i].name;
+  return NULL;
+}
+
+void config_print(const struct config *c, const struct target *t, struct buf *out) {
+  const char *separator = "";
+  for (int i = 0; i < CFG_COUNT; i++) {
+    if (c->v[i] == CONFIG_UNSET || (t && config_fields[i].family != t->family)) continue;
+    const char *word = word_of(i, c->v[i]);
+    buf_str(out, separator);
+    buf_str(out, config_fields[i].name);
+    buf_char(out, '=');
+    if (word)
+      buf_str(out, word);
+    else
+      buf_int(out, c->v[i]);
+    separator = ",";
+  }
+}

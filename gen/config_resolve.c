@@ -1,0 +1,230 @@
+// The heuristic (what an unset field becomes) and feasibility (what a kernel can be made of), for CPU targets.
+#include "scan.h"
+#include "spec.h"
+
+enum {
+  UNROLL_AUTO = 0,
+  UNROLL_FULL = -2,
+  TILE_N_MAX = 8,
+  MAX_COLS = 4,
+  BLOCK_N_MAX = 512,
+  PREFETCH_MAX = 64,
+  EXP_TEMPS = 4
+};
+
+// The defaults that do not depend on sizes: change them here.
+static const struct cpu_defaults {
+  int block_n, tile_n, stages, prefetch;
+  enum exp_kind exp_f32, exp_bf16; // by P's dtype
+} cpu_defaults = {
+    .block_n = 128, .tile_n = 4, .stages = 2, .prefetch = 0, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+
+struct resolver {
+  const struct spec *s;
+  const struct target *t;
+  int *v;
+  struct error *err;
+};
+
+static bool is_bf16(const struct spec *s) { return s->kv == DT_BF16; }
+
+// ---- registers and code
+// ------------------------------------------------------------------------------------------------
+
+static int larger(int a, int b) { return a > b ? a : b; }
+
+int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
+  (void)s;
+  int cols = c->v[CFG_BLOCK_M] / t->lanes, tile = c->v[CFG_TILE_N] * cols;
+  int qk = tile + cols;               // accumulators, Q
+  int softmax = 2 * cols + EXP_TEMPS; // running maximum, row sums
+  if (c->v[CFG_STAGES] == 2) return qk + softmax;
+  return larger(qk + cols, softmax + cols); // QK keeps the running maximum; the softmax a column of S
+}
+
+// Code of QK + PV: vector operations of up to 9.5 bytes, one per accumulator and head_dim step (bf16: pair of steps),
+// and 2 KB.
+static double code_bytes(const struct spec *s, const struct target *t, const int *v, int unroll) {
+  double steps = is_bf16(s) ? unroll / 2.0 : unroll;
+  return v[CFG_TILE_N] * (v[CFG_BLOCK_M] / t->lanes) * steps * 9.5 + 2048;
+}
+
+// With stages=2 the exp of a tile's rows (bf16: pairs of rows) is dealt out evenly to the chunks of QK.
+static int exp_rows(const struct spec *s, const int *v) { return is_bf16(s) ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N]; }
+
+static bool unroll_divides(const struct spec *s, int unroll) {
+  return unroll >= 1 && s->head_dim % unroll == 0 && !(is_bf16(s) && unroll % 2);
+}
+
+static bool unroll_works(const struct spec *s, const int *v, int unroll) {
+  if (!unroll_divides(s, unroll)) return false;
+  return v[CFG_STAGES] != 2 || exp_rows(s, v) % (s->head_dim / unroll) == 0;
+}
+
+static int auto_unroll(const struct spec *s, const struct target *t, const int *v) {
+  int smallest = s->head_dim;
+  for (int unroll = s->head_dim; unroll >= 1; unroll--) {
+    if (!unroll_works(s, v, unroll)) continue;
+    if (code_bytes(s, t, v, unroll) <= 0.75 * t->l1i_bytes) return unroll;
+    smallest = unroll;
+  }
+  return smallest;
+}
+
+static int nearest_unroll(const struct spec *s, const int *v, int wanted) {
+  int best = s->head_dim;
+  for (int unroll = s->head_dim; unroll >= 1; unroll--) {
+    int distance = unroll > wanted ? unroll - wanted : wanted - unroll;
+    int best_distance = best > wanted ? best - wanted : wanted - best;
+    if (unroll_works(s, v, unroll) && distance < best_distance) best = unroll;
+  }
+  return best;
+}
+
+// ---- feasibility, one check per field
+// ----------------------------------------------------------------------------------
+
+static int refuse_number(struct resolver *r, enum config_field f, int64_t nearest) {
+  return fail(r->err, STROBE_INVALID, "%s %d on %s: must be %s; %lld is the nearest", config_fields[f].name, r->v[f],
+              r->t->name, config_fields[f].allowed, (long long)nearest);
+}
+
+static int check_range(struct resolver *r, enum config_field f, int step, int lo, int hi) {
+  int x = r->v[f];
+  if (x >= lo && x <= hi && x % step == 0) return STROBE_OK;
+  return refuse_number(r, f, nearest_multiple(x, step, lo, hi));
+}
+
+static int check_block_m(struct resolver *r) {
+  return check_range(r, CFG_BLOCK_M, r->t->lanes, r->t->lanes, MAX_COLS * r->t->lanes);
+}
+static int check_block_n(struct resolver *r) { return check_range(r, CFG_BLOCK_N, 16, 16, BLOCK_N_MAX); }
+static int check_stages(struct resolver *r) { return check_range(r, CFG_STAGES, 1, 1, 2); }
+static int check_exp(struct resolver *r) { return check_range(r, CFG_EXP, 1, 0, EXP_COUNT - 1); }
+static int check_prefetch(struct resolver *r) { return check_range(r, CFG_PREFETCH, 1, 0, PREFETCH_MAX); }
+static int check_pack_k(struct resolver *r) { return check_range(r, CFG_PACK_K, 1, 0, 1); }
+
+static bool tile_works(const struct resolver *r, int tile) {
+  return tile >= 1 && tile <= TILE_N_MAX && r->v[CFG_BLOCK_N] % tile == 0 && r->s->head_dim_v % tile == 0 &&
+         !(is_bf16(r->s) && tile % 2);
+}
+
+static int check_tile_n(struct resolver *r) {
+  int wanted = r->v[CFG_TILE_N], best = 2; // 2 divides every block_n and head_dim_v there is
+  if (tile_works(r, wanted)) return STROBE_OK;
+  for (int tile = TILE_N_MAX; tile >= 1; tile--) {
+    int distance = tile > wanted ? tile - wanted : wanted - tile,
+        best_distance = best > wanted ? best - wanted : wanted - best;
+    if (tile_works(r, tile) && distance < best_distance) best = tile;
+  }
+  return fail(r->err, STROBE_INVALID, "tile_n %d with block_n=%d and head_dim_v %d: must be %s; %d is the nearest",
+              wanted, r->v[CFG_BLOCK_N], r->s->head_dim_v, config_fields[CFG_TILE_N].allowed, best);
+}
+
+static int check_pack_v(struct resolver *r) {
+  if (is_bf16(r->s) && r->v[CFG_PACK_V] == 0)
+    return fail(r->err, STROBE_INVALID, "pack_v 0 with bf16: bf16 V is always packed in pairs of rows; pack_v=1 works");
+  return check_range(r, CFG_PACK_V, 1, 0, 1);
+}
+
+static int check_unroll(struct resolver *r) {
+  const struct spec *s = r->s;
+  int unroll = r->v[CFG_UNROLL];
+  if (!unroll_divides(s, unroll))
+    return fail(r->err, STROBE_INVALID, "unroll %d with head_dim %d: must be %s; %d is the nearest that works", unroll,
+                s->head_dim, config_fields[CFG_UNROLL].allowed, nearest_unroll(s, r->v, unroll));
+  if (!unroll_works(s, r->v, unroll))
+    return fail(
+        r->err, STROBE_INVALID,
+        "unroll %d with stages=2 and head_dim %d makes %d chunks of QK, whose number must divide the %d %s of a tile "
+        "(tile_n=%d); unroll=%d works",
+        unroll, s->head_dim, s->head_dim / unroll, exp_rows(s, r->v), is_bf16(s) ? "pairs of rows" : "rows",
+        r->v[CFG_TILE_N], nearest_unroll(s, r->v, unroll));
+  return STROBE_OK;
+}
+
+static bool registers_fit(const struct resolver *r, int block_m, int tile_n) {
+  struct config c = {{0}};
+  c.v[CFG_BLOCK_M] = block_m, c.v[CFG_TILE_N] = tile_n, c.v[CFG_STAGES] = r->v[CFG_STAGES];
+  return r->t->vregs == 0 || config_vregs(r->s, r->t, &c) <= r->t->vregs;
+}
+
+// The largest tile that fits with this block_m, else with the next smaller one.
+static int check_registers(struct resolver *r) {
+  int block_m = r->v[CFG_BLOCK_M], tile_n = r->v[CFG_TILE_N], m = block_m, tile = 0, limit = r->t->vregs;
+  if (registers_fit(r, block_m, tile_n)) return STROBE_OK;
+  for (; m > 0 && !tile; m -= tile ? 0 : r->t->lanes)
+    for (int n = TILE_N_MAX; n >= 1 && !tile; n--)
+      if (tile_works(r, n) && registers_fit(r, m, n)) tile = n;
+  struct config c = {{0}};
+  c.v[CFG_BLOCK_M] = block_m, c.v[CFG_TILE_N] = tile_n, c.v[CFG_STAGES] = r->v[CFG_STAGES];
+  return fail(
+      r->err, STROBE_INVALID,
+      "tile_n %d with block_m=%d and stages=%d needs %d vector registers, %s has %d: tile_n=%d with block_m=%d fits",
+      tile_n, block_m, r->v[CFG_STAGES], config_vregs(r->s, r->t, &c), r->t->name, limit, tile, m);
+}
+
+// block_n before tile_n, tile_n before what is computed from it.
+static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, check_block_n, check_tile_n,
+                                                                 check_stages,  check_exp,     check_prefetch,
+                                                                 check_pack_k,  check_pack_v,  check_registers};
+
+// ---- the heuristic
+// -----------------------------------------------------------------------------------------------------
+
+static void set_default(int *field, int value) {
+  if (*field == CONFIG_UNSET) *field = value;
+}
+
+// The largest multiple of 16 and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
+static int default_block_n(int tile_n) {
+  int block_n = cpu_defaults.block_n;
+  if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
+  while (block_n % tile_n) block_n -= 16;
+  return block_n;
+}
+
+// No more query rows than there are, and than the registers allow for the tile.
+static int default_block_m(const struct resolver *r, const struct problem *p) {
+  int lanes = r->t->lanes, block_m = MAX_COLS * lanes;
+  if (p && p->q_len >= 0 && p->q_len < block_m)
+    block_m = p->q_len > 0 ? (int)((p->q_len + lanes - 1) / lanes) * lanes : lanes;
+  while (block_m > lanes && !registers_fit(r, block_m, r->v[CFG_TILE_N])) block_m -= lanes;
+  return block_m;
+}
+
+static void fill_defaults(struct resolver *r, const struct problem *p) {
+  int *v = r->v;
+  bool bf16 = is_bf16(r->s);
+  set_default(&v[CFG_STAGES], cpu_defaults.stages);
+  set_default(&v[CFG_TILE_N], cpu_defaults.tile_n);
+  set_default(&v[CFG_BLOCK_N], default_block_n(v[CFG_TILE_N]));
+  set_default(&v[CFG_BLOCK_M], default_block_m(r, p));
+  set_default(&v[CFG_EXP], (int)(r->s->p == DT_BF16 ? cpu_defaults.exp_bf16 : cpu_defaults.exp_f32));
+  set_default(&v[CFG_PREFETCH], cpu_defaults.prefetch);
+  // A copy pays when several query blocks read it.
+  bool one_block = p && p->q_len >= 0 && p->q_len <= v[CFG_BLOCK_M];
+  set_default(&v[CFG_PACK_K], one_block ? 0 : 1);
+  set_default(&v[CFG_PACK_V], one_block && !bf16 ? 0 : 1);
+}
+
+int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                   struct error *err) {
+  int status = spec_supported(s, t, err);
+  if (status) return status;
+  if (t->family != FAMILY_CPU)
+    return fail(err, STROBE_UNSUPPORTED, "target %s: its config can't be resolved for a CPU", t->name);
+  struct config resolved = *c;
+  struct resolver r = {s, t, resolved.v, err};
+  fill_defaults(&r, p);
+  for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
+    if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;
+  int *unroll = &resolved.v[CFG_UNROLL];
+  if (*unroll == UNROLL_FULL)
+    *unroll = s->head_dim;
+  else if (*unroll == UNROLL_AUTO || *unroll == CONFIG_UNSET)
+    *unroll = auto_unroll(s, t, resolved.v);
+  if ((status = check_unroll(&r)) != STROBE_OK) return status;
+  *c = resolved;
+  return STROBE_OK;
+}

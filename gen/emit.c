@@ -1,0 +1,170 @@
+#include "emit.h"
+
+#include "../runtime/kernel_abi.h"
+#include "embedded.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+void shell_word(const char *text, struct buf *out) {
+  static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./,:=+@%";
+  if (*text && !text[strspn(text, plain)]) {
+    buf_str(out, text);
+    return;
+  }
+  buf_char(out, '\'');
+  for (; *text; text++) {
+    if (*text == '\'')
+      buf_str(out, "'\\''");
+    else
+      buf_char(out, *text);
+  }
+  buf_char(out, '\'');
+}
+
+// The whole config is spelled out, so that a later version with another heuristic still writes the same kernel.
+static void command(const struct instance *i, enum printer printer, const struct templates *t, struct buf *out) {
+  buf_str(out, "strobe emit ");
+  spec_print(&i->spec, out);
+  buf_printf(out, " --target %s --printer %s --set ", i->target->name, printer_names[printer]);
+  config_print(&i->config, i->target, out);
+  if (t->dir) {
+    buf_str(out, " --template-dir ");
+    shell_word(t->dir, out);
+  }
+  buf_str(out, " -o .");
+}
+
+static void provenance(const struct instance *i, enum printer printer, const struct templates *t, const struct emitted *e,
+                       struct buf *out) {
+  const struct spec *s = &i->spec;
+  const struct kernel_stats *k = &e->stats;
+  buf_printf(out, "// Forward attention, O = softmax(scale Q K^T%s) V, written by strobe %s\n",
+             s->mask == MASK_FULL ? "" : " + causal mask", STROBE_VERSION);
+  buf_printf(out, "// from templates %016" PRIx64 "%s. The command that writes this file again, in its directory:\n//   ",
+             templates_hash(), t->dir ? " and the directory named below" : "");
+  command(i, printer, t, out);
+  buf_str(out, "\n//\n//   spec       ");
+  spec_print(s, out);
+  buf_str(out, "\n//   config     ");
+  config_print(&i->config, i->target, out);
+  buf_printf(out, "\n//   target     %s: %s\n", i->target->name, i->target->about);
+  buf_printf(out, "//   work       2 head_dim + 2 head_dim_v = %d floating-point operations per query and visible key\n",
+             2 * s->head_dim + 2 * s->head_dim_v);
+  if (k->vregs_limit)
+    buf_printf(out, "//   registers  %d of %d vector registers\n", k->vregs_peak, k->vregs_limit);
+  else
+    buf_printf(out, "//   registers  %d arrays of %d lanes stand for vector registers\n", k->vregs_peak, i->target->lanes);
+  if (k->code_bytes) buf_printf(out, "//   code       %d bytes of vector instructions\n", k->code_bytes);
+  buf_printf(out, "//   scratch    %lld bytes per worker\n", (long long)k->scratch_bytes);
+  buf_str(out, "//\n// Emitted code carries no licence obligation.\n");
+}
+
+static const struct embedded_file *abi_text(void) {
+  for (int i = 0; i < embedded_count; i++)
+    if (!strcmp(embedded_files[i].name, "kernel_abi.h")) return &embedded_files[i];
+  return NULL;
+}
+
+static void guard_name(const struct buf *symbol, struct buf *out) {
+  for (size_t i = 0; i < symbol->len; i++) {
+    const char c = symbol->data[i];
+    buf_char(out, c >= 'a' && c <= 'z' ? (char)(c - 'a' + 'A') : c);
+  }
+  buf_str(out, "_H");
+}
+
+static void header(const struct embedded_file *abi, struct emitted *e) {
+  struct buf *out = &e->header, guard = {0};
+  const char *symbol = e->symbol.data;
+  guard_name(&e->symbol, &guard);
+  out->failed |= guard.failed;
+  if (out->failed) return;
+  buf_printf(out, "#ifndef %s\n#define %s\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", guard.data, guard.data);
+  buf_str(out, "// ---- the same in every header that strobe writes -----------------------------------------------------------\n\n");
+  buf_add(out, abi->text, abi->len);
+  buf_str(out, "\n// ---- this kernel ---------------------------------------------------------------------------------------------\n\n");
+  buf_printf(out, "#if STROBE_ABI != %d\n#error \"two headers of different strobe versions in one file\"\n#endif\n\n", STROBE_ABI);
+  buf_printf(out, "// Its steps, for callers with threads of their own.\nextern const struct strobe_kernel %s;\n\n", symbol);
+  buf_printf(out, "// Bytes of memory that %s_forward wants for args (only the sizes are looked at).\n"
+                  "strobe_i64 %s_bytes(const struct strobe_args *args);\n\n",
+             symbol, symbol);
+  buf_printf(out,
+             "// The whole forward pass on the calling thread. memory: %s_bytes(args) bytes, 64-byte aligned; the workspace in\n"
+             "// args is not used. Returns 0, or 1 and has done nothing: bytes is too small, memory is not aligned, or args->abi or\n"
+             "// args->size is not what this header says.\n"
+             "int %s_forward(const struct strobe_args *args, void *memory, strobe_i64 bytes);\n",
+             symbol, symbol);
+  buf_printf(out, "\n#ifdef __cplusplus\n}\n#endif\n\n#endif // %s\n", guard.data);
+  buf_free(&guard);
+}
+
+static const char runner[] =
+    "\n"
+    "// ---- one call, one thread --------------------------------------------------------------------------------------\n"
+    "\n"
+    "static strobe_i64 shared_bytes(const struct strobe_args *args) {\n"
+    "  return ($.workspace_bytes(args) + 63) / 64 * 64;\n"
+    "}\n"
+    "\n"
+    "strobe_i64 $_bytes(const struct strobe_args *args) { return shared_bytes(args) + $.scratch_bytes; }\n"
+    "\n"
+    "int $_forward(const struct strobe_args *args, void *memory, strobe_i64 bytes) {\n"
+    "  if (args->abi != STROBE_ABI || args->size != sizeof *args) return 1;\n"
+    "  if (bytes < $_bytes(args) || (uintptr_t)memory % 64 != 0) return 1;\n"
+    "  struct strobe_args own = *args;\n"
+    "  own.workspace = memory;\n"
+    "  void *scratch = (char *)memory + shared_bytes(args);\n"
+    "  for (unsigned i = 0; i < $.n_steps; i++) $.step[i].run(&own, 0, $.step[i].items(&own), scratch);\n"
+    "  return 0;\n"
+    "}\n";
+
+static void runner_text(const char *symbol, struct buf *out) {
+  for (const char *c = runner; *c; c++) {
+    if (*c == '$')
+      buf_str(out, symbol);
+    else
+      buf_char(out, *c);
+  }
+}
+
+static int check_dir(const struct templates *t, struct error *err) {
+  for (const char *c = t->dir ? t->dir : ""; *c; c++)
+    if ((unsigned char)*c < ' ')
+      return fail(err, STROBE_INVALID, "--template-dir: its name holds a control character; allowed: printable characters");
+  return 0;
+}
+
+int emit_kernel(const struct instance *i, enum printer printer, const struct templates *t, struct emitted *out,
+                struct error *err) {
+  *out = (struct emitted){.name = {0}};
+  const struct embedded_file *abi = abi_text();
+  const struct render_options options = {.printer = printer, .templates = *t, .comments = true};
+  struct buf body = {0};
+  int status = check_dir(t, err);
+  if (!status && !abi) status = fail(err, STROBE_INTERNAL, "kernel_abi.h is not embedded in this build");
+  if (!status) status = kernel_render(i, &options, &body, &out->stats, err);
+  instance_name(i, &out->name);
+  instance_symbol(i, &out->symbol);
+  if (!status && !out->name.failed && !out->symbol.failed) {
+    provenance(i, printer, t, out, &out->header);
+    header(abi, out);
+    provenance(i, printer, t, out, &out->source);
+    buf_printf(&out->source, "#include \"%s.h\"\n\n#include <stdint.h>\n\n", out->name.data);
+    buf_add(&out->source, body.data ? body.data : "", body.len);
+    runner_text(out->symbol.data, &out->source);
+  }
+  if (!status && (out->name.failed || out->symbol.failed || out->source.failed || out->header.failed || body.failed))
+    status = fail(err, STROBE_NO_MEMORY, "no memory for the emitted text");
+  buf_free(&body);
+  if (status) emit_free(out);
+  return status;
+}
+
+void emit_free(struct emitted *e) {
+  buf_free(&e->name);
+  buf_free(&e->symbol);
+  buf_free(&e->source);
+  buf_free(&e->header);
+  *e = (struct emitted){.name = {0}};
+}

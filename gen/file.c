@@ -1,0 +1,176 @@
+#include "file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_FILES = 16 };
+
+static int io_error(const char *doing, const char *path, struct error *err) {
+  return fail(err, STROBE_IO, "%s \"%.300s\": %s", doing, path, strerror(errno));
+}
+
+int file_read(const char *path, struct buf *out, struct error *err) {
+  struct stat st;
+  const size_t start = out->len;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return io_error("cannot read", path, err);
+  int status = fstat(fd, &st) ? io_error("cannot read", path, err) : 0;
+  if (!status && !S_ISREG(st.st_mode))
+    status = fail(err, STROBE_IO, "cannot read \"%.300s\": it is not a regular file", path);
+  char chunk[65536];
+  ssize_t n = 0;
+  while (!status && (n = read(fd, chunk, sizeof chunk)) > 0) buf_add(out, chunk, (size_t)n);
+  if (n < 0) status = io_error("cannot read", path, err);
+  if (!status && out->failed) status = fail(err, STROBE_NO_MEMORY, "no memory to read \"%.300s\"", path);
+  if (status) out->len = start;
+  close(fd);
+  return status;
+}
+
+// ---- writing -----------------------------------------------------------------------------------------------------------
+
+// One file on its way: `temp` exists from stage to commit.
+struct staged {
+  const struct file_text *text;
+  struct buf temp, old;
+  bool existed, same, renamed;
+};
+
+static int write_all(int fd, const char *data, size_t len) {
+  while (len) {
+    const ssize_t n = write(fd, data, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return -1;
+    data += n;
+    len -= (size_t)n;
+  }
+  return 0;
+}
+
+// The same directory as `path`, so that rename is atomic; a leading dot, so that a build's wildcards pass it by.
+static int temp_open(const char *path, struct buf *temp, struct error *err) {
+  const char *slash = strrchr(path, '/');
+  const int dir_len = slash ? (int)(slash + 1 - path) : 0;
+  for (int attempt = 0; attempt < 100; attempt++) {
+    temp->len = 0;
+    buf_printf(temp, "%.*s.%s.%ld-%d.tmp", dir_len, path, path + dir_len, (long)getpid(), attempt);
+    if (temp->failed) return fail(err, STROBE_NO_MEMORY, "no memory to write \"%.300s\"", path), -1;
+    const int fd = open(temp->data, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return fd;
+    if (errno != EEXIST) break;
+  }
+  temp->len = 0;
+  return io_error("cannot write", path, err), -1;
+}
+
+static int write_temp(const char *path, const void *data, size_t len, struct buf *temp, struct error *err) {
+  const int fd = temp_open(path, temp, err);
+  if (fd < 0) return (int)(err && err->status ? err->status : STROBE_IO);
+  int bad = write_all(fd, data, len) || fsync(fd);
+  const int reason = errno;
+  if (close(fd) && !bad) bad = 1;
+  else errno = reason;
+  if (!bad) return 0;
+  const int status = io_error("cannot write", path, err);
+  unlink(temp->data);
+  temp->len = 0;
+  return status;
+}
+
+static int stage(struct staged *s, struct error *err) {
+  const char *path = s->text->path;
+  struct stat st;
+  s->existed = !stat(path, &st);
+  if (s->existed && !S_ISREG(st.st_mode))
+    return fail(err, STROBE_IO, "cannot write \"%.300s\": it is there and is not a regular file", path);
+  if (s->existed && file_read(path, &s->old, NULL)) buf_free(&s->old); // unreadable: replaced, but could not be restored
+  s->same = s->existed && s->old.data && s->old.len == s->text->len && !memcmp(s->old.data, s->text->data, s->text->len);
+  if (s->same) return 0;
+  return write_temp(path, s->text->data, s->text->len, &s->temp, err);
+}
+
+static int commit(struct staged *s, struct error *err) {
+  if (s->same) return 0;
+  if (rename(s->temp.data, s->text->path)) return io_error("cannot write", s->text->path, err);
+  s->renamed = true;
+  return 0;
+}
+
+static void undo(struct staged *s) {
+  if (!s->renamed && s->temp.len) unlink(s->temp.data);
+  if (!s->renamed) return;
+  struct buf temp = {0};
+  if (!s->existed)
+    unlink(s->text->path);
+  else if (!write_temp(s->text->path, s->old.data ? s->old.data : "", s->old.len, &temp, NULL) && rename(temp.data, s->text->path))
+    unlink(temp.data);
+  buf_free(&temp);
+}
+
+int files_write(const struct file_text *files, int n, int *changed, struct error *err) {
+  struct staged staged[MAX_FILES] = {{0}};
+  if (changed) *changed = 0;
+  if (n > MAX_FILES) return fail(err, STROBE_INTERNAL, "%d files at once: at most %d", n, MAX_FILES);
+  int status = 0;
+  for (int i = 0; i < n && !status; i++) {
+    staged[i].text = &files[i];
+    status = stage(&staged[i], err);
+  }
+  for (int i = 0; i < n && !status; i++) status = commit(&staged[i], err);
+  for (int i = 0; i < n; i++) {
+    if (status && staged[i].text) undo(&staged[i]);
+    if (!status && changed) *changed += !staged[i].same;
+    buf_free(&staged[i].temp);
+    buf_free(&staged[i].old);
+  }
+  return status;
+}
+
+// ---- directories -------------------------------------------------------------------------------------------------------
+
+int directory_make(const char *path, struct buf *made, struct error *err) {
+  struct buf part = {0};
+  struct stat st;
+  int status = 0;
+  for (size_t i = 1, len = strlen(path); i <= len && !status; i++) {
+    if (path[i] != '/' && path[i]) continue;
+    part.len = 0;
+    buf_add(&part, path, i);
+    if (part.failed) {
+      status = fail(err, STROBE_NO_MEMORY, "no memory to make directory \"%.300s\"", path);
+    } else if (!stat(part.data, &st)) {
+      if (!S_ISDIR(st.st_mode)) status = fail(err, STROBE_IO, "cannot make directory \"%.300s\": \"%.200s\" is a file", path, part.data);
+    } else if (mkdir(part.data, 0777) && errno != EEXIST) {
+      status = io_error("cannot make directory", path, err);
+    } else if (made && !made->len) {
+      buf_add(made, part.data, part.len);
+    }
+  }
+  buf_free(&part);
+  if (status && made) directory_unmake(path, made);
+  return status;
+}
+
+void directory_unmake(const char *path, const struct buf *made) {
+  struct buf part = {0};
+  buf_str(&part, path);
+  while (made->len && !part.failed && part.len >= made->len) {
+    rmdir(part.data); // fails, rightly, if it is not empty
+    char *slash = strrchr(part.data, '/');
+    if (!slash || slash == part.data) break;
+    *slash = 0;
+    part.len = (size_t)(slash - part.data);
+  }
+  buf_free(&part);
+}
+
+bool file_same(const char *a, const char *b) {
+  struct stat sa, sb;
+  if (!strcmp(a, b)) return true;
+  return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}

@@ -1,0 +1,31 @@
+// Files: read whole, and written whole or not at all.
+#ifndef STROBE_GEN_FILE_H
+#define STROBE_GEN_FILE_H
+
+#include "buf.h"
+#include "error.h"
+
+struct file_text {
+  const char *path;
+  const void *data;
+  size_t len;
+};
+
+// Appends a regular file's bytes to out. STROBE_IO, STROBE_NO_MEMORY.
+int file_read(const char *path, struct buf *out, struct error *err);
+
+// Writes n files (at most 16) so that all of them are new or none is: every one goes to a temporary file beside it, is synced,
+// and only then are they renamed; what was renamed before a failure gets its old bytes back. A file that holds the same bytes
+// already is not touched. `*changed` (may be NULL) gets how many were written. STROBE_IO, STROBE_INVALID, STROBE_NO_MEMORY.
+int files_write(const struct file_text *files, int n, int *changed, struct error *err);
+
+// Makes a directory and its parents. `made` (may be NULL) gets the path of the first one that was not there, for
+// directory_unmake; empty: there was nothing to make. STROBE_IO.
+int directory_make(const char *path, struct buf *made, struct error *err);
+// Removes what directory_make made, as far as it is empty: `path` upwards to `made`.
+void directory_unmake(const char *path, const struct buf *made);
+
+// True if both name one existing file, or are the same text.
+bool file_same(const char *a, const char *b);
+
+#endif

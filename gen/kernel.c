@@ -1,0 +1,254 @@
+#include "kernel.h"
+
+#include "embedded.h"
+#include "printer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *const printer_names[PRINTER_COUNT] = {"scalar", "intrin", "code"};
+
+uint64_t templates_hash(void) {
+  uint64_t h = 0;
+  for (int i = 0; i < embedded_count; i++) {
+    uint64_t part[3] = {h, hash64(embedded_files[i].name, strlen(embedded_files[i].name)),
+                        hash64(embedded_files[i].text, embedded_files[i].len)};
+    h = hash64(part, sizeof part);
+  }
+  return h;
+}
+
+// ---- templates: embedded, or from a directory --------------------------------------------------------------------------
+
+struct loader {
+  const char *dir;
+  char *owned[64];
+  int n_owned;
+};
+
+static char *read_text(const char *dir, const char *name, size_t *len) {
+  char path[1024];
+  if (strstr(name, "..") || snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path) return NULL;
+  FILE *f = fopen(path, "rb");
+  if (!f) return NULL;
+  struct buf b = {0};
+  char chunk[4096];
+  for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;) buf_add(&b, chunk, n);
+  bool bad = ferror(f) || b.failed;
+  fclose(f);
+  if (bad) buf_free(&b);
+  *len = b.len;
+  return b.data;
+}
+
+static const char *load(void *context, const char *name, size_t *len) {
+  struct loader *l = context;
+  if (l->dir && l->n_owned < 64) {
+    char *text = read_text(l->dir, name, len);
+    if (text) return l->owned[l->n_owned++] = text;
+  }
+  for (int i = 0; i < embedded_count; i++)
+    if (!strcmp(embedded_files[i].name, name)) {
+      *len = embedded_files[i].len;
+      return embedded_files[i].text;
+    }
+  return NULL;
+}
+
+// ---- the sink ----------------------------------------------------------------------------------------------------------
+
+static int too_many(struct printer_state *p, struct error *err) {
+  int limit = p->kind == PRINTER_SCALAR ? 0 : p->target->vregs;
+  if (limit && p->scope.vregs_peak > limit)
+    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", p->scope.vregs_peak, p->target->name, limit);
+  if (p->scope.masks_peak > 6) return fail(err, STROBE_UNSUPPORTED, "needs %d mask registers, there are 6", p->scope.masks_peak);
+  return 0;
+}
+
+static void describe_registers(struct printer_state *p, int from) {
+  char *text = p->stats->registers;
+  size_t used = strlen(text), room = sizeof p->stats->registers - used;
+  for (int i = from; i < p->scope.n_vreg; i++) {
+    const struct vreg_decl *d = &p->scope.vreg[i];
+    int n = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + d->mask;
+    char line[80];
+    int len = n > 1 ? snprintf(line, sizeof line, "%s %s%d-%d\n", d->name, d->mask ? "k" : "v", first, first + n - 1)
+                    : snprintf(line, sizeof line, "%s %s%d\n", d->name, d->mask ? "k" : "v", first);
+    if (strstr(text, line) || (size_t)len >= room) continue;
+    memcpy(text + used, line, (size_t)len + 1);
+    used += (size_t)len;
+    room -= (size_t)len;
+  }
+}
+
+static int on_vreg(void *context, const char *text, size_t len, int indent, struct buf *out, struct error *err) {
+  struct printer_state *p = context;
+  int first = p->scope.n_vreg, status = vop_declare(&p->scope, text, len, err);
+  if (status || (status = too_many(p, err))) return status;
+  if (p->kind != PRINTER_CODE) c_declare(p, first, p->phase ? p->indent + 2 : indent, out);
+  describe_registers(p, first);
+  return 0;
+}
+
+static int on_block_begin(void *context, const char *text, size_t len, int indent, struct buf *out, struct error *err) {
+  struct printer_state *p = context;
+  if (p->phase) return fail(err, STROBE_INVALID, "$block inside $block %s", p->scope.label);
+  int status = vop_open_block(&p->scope, text, len, err);
+  if (status) return status;
+  struct kernel_stats *s = p->stats;
+  int i = 0;
+  while (i < s->n_phases && strcmp(s->phase[i].name, p->scope.label)) i++;
+  if (i == (int)(sizeof s->phase / sizeof s->phase[0])) return fail(err, STROBE_INVALID, "too many different $block labels");
+  if (i == s->n_phases) memcpy(s->phase[s->n_phases++].name, p->scope.label, sizeof s->phase[i].name);
+  p->phase = &s->phase[i];
+  p->indent = indent;
+  if (p->kind == PRINTER_CODE) return code_block_begin(p, err);
+  for (int c = 0; c < indent; c++) buf_char(out, ' ');
+  buf_str(out, "{\n");
+  return 0;
+}
+
+static int on_op(void *context, const char *text, size_t len, int indent, struct buf *out, struct error *err) {
+  struct printer_state *p = context;
+  if (!p->phase) return fail(err, STROBE_INVALID, "a vector operation outside $block");
+  const struct vop *op;
+  struct operand o[VOP_MAX_OPERANDS];
+  int n, status = vop_parse(&p->scope, text, len, &op, o, &n, err);
+  if (status) return status;
+  (void)indent;
+  return p->kind == PRINTER_CODE ? code_op(p, op, o, n, err) : c_op(p, op, o, p->indent + 2, out, err);
+}
+
+static int on_block_end(void *context, struct buf *out, struct error *err) {
+  struct printer_state *p = context;
+  int status = 0;
+  if (p->kind == PRINTER_CODE) {
+    status = code_block_end(p, out, err);
+  } else {
+    for (int c = 0; c < p->indent; c++) buf_char(out, ' ');
+    buf_str(out, "}\n");
+  }
+  p->phase = NULL;
+  p->scope.n_names = 0;
+  return status;
+}
+
+static int on_constants(void *context, int indent, struct buf *out, struct error *err) {
+  struct printer_state *p = context;
+  if (p->has_constants_place) return fail(err, STROBE_INVALID, "a second $constants");
+  p->has_constants_place = true;
+  p->constants_at = out->len;
+  p->constants_indent = indent;
+  return 0;
+}
+
+static int on_mark(void *context) { return ((struct printer_state *)context)->scope.n_vreg; }
+static void on_release(void *context, int mark) { vop_release(&((struct printer_state *)context)->scope, mark); }
+
+// ---- what templates see ------------------------------------------------------------------------------------------------
+
+enum { MAX_BINDINGS = 40 };
+struct bindings {
+  struct tpl_binding b[MAX_BINDINGS];
+  size_t n;
+};
+
+static void bind_int(struct bindings *b, const char *name, int64_t value) {
+  if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .integer = value};
+}
+
+static void bind_str(struct bindings *b, const char *name, const char *value) {
+  if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .string = value};
+}
+
+// Memory of one worker: Q^T, S (one block a stage), O^T, four rows of statistics, the scale.
+static int64_t scratch_bytes(const struct instance *i) {
+  const int *c = i->config.v;
+  int64_t rows = i->spec.head_dim / (i->spec.kv == DT_BF16 ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] + i->spec.head_dim_v + 4;
+  return 4 * (rows * c[CFG_BLOCK_M] + 16);
+}
+
+static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o, const struct isa *isa) {
+  const struct spec *s = &i->spec;
+  const int *c = i->config.v;
+  bind_int(b, "head_dim", s->head_dim);
+  bind_int(b, "head_dim_v", s->head_dim_v);
+  bind_str(b, "q", dtype_table[s->q].name);
+  bind_str(b, "kv", dtype_table[s->kv].name);
+  bind_str(b, "o", dtype_table[s->o].name);
+  bind_int(b, "causal", s->mask != MASK_FULL);
+  bind_int(b, "lanes", i->target->lanes);
+  bind_int(b, "block_m", c[CFG_BLOCK_M]);
+  bind_int(b, "block_n", c[CFG_BLOCK_N]);
+  bind_int(b, "tile_n", c[CFG_TILE_N]);
+  bind_int(b, "stages", c[CFG_STAGES]);
+  bind_int(b, "unroll", c[CFG_UNROLL]);
+  bind_int(b, "prefetch", c[CFG_PREFETCH]);
+  bind_int(b, "pack_k", c[CFG_PACK_K]);
+  bind_int(b, "pack_v", c[CFG_PACK_V]);
+  bind_int(b, "exp_degree", exp_table[c[CFG_EXP]].degree);
+  bind_int(b, "exp_is_table", exp_table[c[CFG_EXP]].table);
+  bind_str(b, "printer", printer_names[o->printer]);
+  bind_int(b, "for_tcc", o->for_tcc);
+  bind_str(b, "symbol", o->symbol);
+  bind_int(b, "scratch_bytes", scratch_bytes(i));
+  bind_str(b, "attribute", isa && o->printer == PRINTER_INTRIN ? isa->attribute : "");
+}
+
+int kernel_render(const struct instance *i, const struct render_options *o, struct buf *out, struct kernel_stats *stats,
+                  struct error *err) {
+  struct kernel_stats local;
+  if (!stats) stats = &local;
+  memset(stats, 0, sizeof *stats);
+  const struct isa *isa = isa_find(i->target->isa);
+  if (o->printer != PRINTER_SCALAR && !isa)
+    return fail(err, STROBE_UNSUPPORTED, "printer %s: target %s has no vector instructions; printer scalar works",
+                printer_names[o->printer], i->target->name);
+  if (o->printer == PRINTER_CODE && !x86_available())
+    return fail(err, STROBE_UNSUPPORTED, "printer code: this build has no encoder (TCC=0); printers intrin and scalar work");
+
+  struct printer_state *p = calloc(1, sizeof *p);
+  struct code_row *rows = calloc((size_t)vop_count, sizeof *rows);
+  struct buf symbol = {0};
+  instance_symbol(i, &symbol);
+  int status = !p || !rows || symbol.failed ? fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel") : 0;
+  if (!status) {
+    *p = (struct printer_state){.kind = o->printer, .isa = isa, .target = i->target, .comments = o->comments, .stats = stats,
+                                .rows = rows};
+    for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
+    struct render_options with_symbol = *o;
+    if (!o->symbol) with_symbol.symbol = symbol.data;
+    struct bindings b = {.n = 0};
+    bind_instance(&b, i, &with_symbol, isa);
+    struct loader loader = {.dir = o->templates.dir};
+    struct tpl_sink sink = {p, on_vreg, on_block_begin, on_op, on_block_end, on_constants, on_mark, on_release};
+    struct tpl_options options = {.bindings = b.b, .n_bindings = b.n, .load = load, .load_context = &loader, .sink = &sink,
+                                  .drop_comments = !o->comments};
+    size_t start = out->len;
+    status = tpl_render("cpu/attn_fwd.c", &options, out, err);
+    if (!status && p->has_constants_place) {
+      struct buf table = {0};
+      (o->printer == PRINTER_CODE ? code_constants : c_constants)(p, &table);
+      if (table.len) buf_insert(out, p->constants_at, table.data, table.len);
+      out->failed |= table.failed;
+      buf_free(&table);
+    }
+    if (!status && out->failed) {
+      out->len = start;
+      status = fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel");
+    }
+    for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
+    stats->scratch_bytes = scratch_bytes(i);
+    stats->vregs_peak = p->scope.vregs_peak;
+    stats->vregs_limit = o->printer == PRINTER_SCALAR ? 0 : i->target->vregs;
+    for (int n = 0; n < stats->n_phases; n++) stats->code_bytes += stats->phase[n].bytes;
+    buf_free(&p->prologue);
+    buf_free(&p->body);
+    buf_free(&p->frame);
+  }
+  buf_free(&symbol);
+  free(p);
+  free(rows);
+  return status;
+}

@@ -1,0 +1,327 @@
+// The printer `code`: each operation encoded, each $block one inline-asm statement made of `.byte` lines for libtcc.
+//
+// A block's pointers and integers reach it through one array, `long frame[]`, whose address is in rdi. They are loaded
+// into general registers where they are first used; `base + I*stride` becomes base + {1,2,4,8} * stride, an odd multiple of
+// the stride kept in a register, or a derived pointer. rax is scratch; rbp and rsp belong to the C code around.
+#include "printer.h"
+
+#include <string.h>
+
+static const int pool[] = {X86_RSI, X86_RDX, X86_RCX, X86_R8, 9, 10, 11, X86_RBX, 12, 13, 14, 15};
+enum { POOL = sizeof pool / sizeof pool[0], MASK_TEMP = 7 };
+
+// ---- instructions of a row ---------------------------------------------------------------------------------------------
+
+static int parse_row_operand(const char **c, struct row_operand *o) {
+  if (**c == 'y') o->half = true, ++*c;
+  if (**c == '$') {
+    o->kind = ROW_OPERAND;
+    o->value = (*c)[1] - '0';
+    *c += 2;
+  } else if (**c == 't') {
+    o->kind = ROW_TEMP;
+    o->value = (*c)[1] - '0';
+    *c += 2;
+  } else if (!strncmp(*c, "eax", 3)) {
+    o->kind = ROW_EAX;
+    *c += 3;
+  } else if (**c == 'k') { // kt
+    o->kind = ROW_OPERAND;
+    o->value = -2;
+    *c += 2;
+  } else if (**c == '#') {
+    o->kind = ROW_VCONST;
+    size_t len = strcspn(++*c, ",; ");
+    for (int i = 0; i < vconst_count; i++)
+      if (strlen(vconst_table[i].name) == len && !memcmp(vconst_table[i].name, *c, len)) o->value = i;
+    *c += len;
+  } else {
+    o->kind = ROW_IMM;
+    for (; **c >= '0' && **c <= '9'; ++*c) o->value = o->value * 10 + **c - '0';
+  }
+  return 0;
+}
+
+static void parse_row(const struct isa_row *row, struct code_row *out) {
+  memset(out, 0, sizeof *out);
+  out->row = row;
+  for (const char *c = row->code; *c;) {
+    struct row_insn *insn = &out->insn[out->n++];
+    while (*c == ' ') c++;
+    size_t len = strcspn(c, " ");
+    insn->mask = -1;
+    insn->mnemonic = len == 3 && !memcmp(c, "eax", 3) ? -1 : x86_mnemonic(c, (int)len);
+    for (c += len; *c == ' ' || *c == ',';) {
+      c++;
+      parse_row_operand(&c, &insn->op[insn->n++]);
+      for (; *c == '{'; c += strcspn(c, "}") + 1) {
+        if (c[1] == 'z') insn->zeroing = true;
+        else insn->mask = c[1] == '$' ? c[2] - '0' : -2;
+      }
+    }
+    if (*c == ';') c++;
+  }
+}
+
+// ---- emitting bytes ----------------------------------------------------------------------------------------------------
+
+static int put(struct printer_state *p, struct buf *out, const struct x86_insn *insn, struct error *err) {
+  static const char hex[] = "0123456789abcdef";
+  uint8_t bytes[15];
+  int n = x86_encode(insn, bytes);
+  if (!n) {
+    struct buf text = {0};
+    x86_print(insn, &text);
+    fail(err, STROBE_INTERNAL, "no encoding of '%s'", text.data ? text.data : "?");
+    buf_free(&text);
+    return STROBE_INTERNAL;
+  }
+  char line[15 * 5 + 12], *c = line;
+  memcpy(c, "\".byte ", 7);
+  c += 7;
+  for (int i = 0; i < n; i++) {
+    if (i) *c++ = ',';
+    *c++ = '0';
+    *c++ = 'x';
+    *c++ = hex[bytes[i] >> 4];
+    *c++ = hex[bytes[i] & 15];
+  }
+  memcpy(c, "\\n\"", 3);
+  c += 3;
+  if (p->comments) {
+    for (int i = 0; i < p->indent + 2; i++) buf_char(out, ' ');
+    buf_add(out, line, (size_t)(c - line));
+    buf_str(out, " /* ");
+    x86_print(insn, out);
+    buf_str(out, " */");
+  } else {
+    buf_add(out, line, (size_t)(c - line));
+  }
+  buf_char(out, '\n');
+  p->phase->instructions++;
+  p->phase->bytes += n;
+  return 0;
+}
+
+static struct x86_operand r64(int reg) { return (struct x86_operand){.kind = X86_R64, .reg = reg, .index = -1}; }
+
+static int simple(struct printer_state *p, const char *mnemonic, struct x86_operand a, struct x86_operand b, int64_t imm,
+                  bool has_imm, struct error *err) {
+  struct x86_insn insn = {.mnemonic = x86_mnemonic(mnemonic, (int)strlen(mnemonic)), .n = has_imm ? 3 : 2, .op = {a, b}};
+  if (has_imm) insn.op[2] = (struct x86_operand){.kind = X86_IMM, .value = imm};
+  return put(p, &p->prologue, &insn, err);
+}
+
+// ---- general registers -------------------------------------------------------------------------------------------------
+
+static int new_gpr(struct printer_state *p, struct error *err) {
+  if (p->gprs == POOL) {
+    fail(err, STROBE_UNSUPPORTED, "$block %s needs more than %d general registers", p->scope.label, POOL);
+    return -1;
+  }
+  int reg = pool[p->gprs++];
+  if (p->gprs > p->stats->gprs_peak) p->stats->gprs_peak = p->gprs;
+  return reg;
+}
+
+// Loads one more slot of the frame; `c_text` is what C stores there.
+static int load_slot(struct printer_state *p, const char *c_text, struct error *err) {
+  int reg = new_gpr(p, err);
+  if (reg < 0) return reg;
+  buf_printf(&p->frame, "frame[%d] = (long)%s; ", p->frame_slots, c_text);
+  struct x86_operand mem = {.kind = X86_MEM, .base = X86_RDI, .index = -1, .scale = 1, .size = 8, .value = 8 * p->frame_slots++};
+  return simple(p, "mov", r64(reg), mem, 0, false, err) ? -1 : reg;
+}
+
+static int name_gpr(struct printer_state *p, int name, struct error *err) {
+  if (p->gpr_of_name[name] < 0) p->gpr_of_name[name] = load_slot(p, p->scope.name[name].name, err);
+  return p->gpr_of_name[name];
+}
+
+// A register that holds coefficient * stride (base < 0) or base + coefficient * stride, where a pointer's elements count.
+static int derived_gpr(struct printer_state *p, int base, int stride, int64_t coefficient, struct error *err) {
+  for (int i = 0; i < p->n_derived; i++) {
+    struct derived *d = &p->derived[i];
+    if (d->base == base && d->stride == stride && d->coefficient == coefficient) return d->gpr;
+  }
+  if (p->n_derived == MAX_DERIVED) {
+    fail(err, STROBE_UNSUPPORTED, "$block %s needs more than %d derived addresses", p->scope.label, MAX_DERIVED);
+    return -1;
+  }
+  int stride_reg = name_gpr(p, stride, err), base_reg = base < 0 ? 0 : name_gpr(p, base, err), reg;
+  if (stride_reg < 0 || base_reg < 0 || (reg = new_gpr(p, err)) < 0) return -1;
+  int64_t k = base < 0 ? coefficient : coefficient * p->scope.name[base].bytes;
+  if (simple(p, "imul", r64(reg), r64(stride_reg), k, true, err)) return -1;
+  if (base >= 0 && simple(p, "add", r64(reg), r64(base_reg), 0, false, err)) return -1;
+  p->derived[p->n_derived++] = (struct derived){base, stride, coefficient, reg};
+  return reg;
+}
+
+static int memory(struct printer_state *p, const struct operand *o, struct x86_operand *out, struct error *err) {
+  int bytes = p->scope.name[o->base].bytes;
+  *out = (struct x86_operand){.kind = X86_MEM, .index = -1, .scale = 1, .bcast = o->kind == OPD_BCAST};
+  if (__builtin_mul_overflow(o->index.constant, (int64_t)bytes, &out->value) || out->value != (int32_t)out->value)
+    return fail(err, STROBE_UNSUPPORTED, "displacement of %.*s does not fit 32 bits", o->text_len, o->text);
+  int terms = 0, stride = 0;
+  int64_t k = 0;
+  for (int i = 0; i < o->index.n; i++)
+    if (o->index.term[i].coefficient) terms++, stride = o->index.term[i].name, k = o->index.term[i].coefficient;
+  if (terms > 1) return fail(err, STROBE_UNSUPPORTED, "%.*s: one run-time stride per address", o->text_len, o->text);
+  if (!terms) return (out->base = name_gpr(p, o->base, err)) < 0 ? STROBE_UNSUPPORTED : 0;
+  int64_t odd = k;
+  int scale = bytes;
+  while (odd > 0 && odd % 2 == 0 && scale < 8) odd /= 2, scale *= 2;
+  if (k > 0 && odd % 2 && odd <= 7) {
+    out->base = name_gpr(p, o->base, err);
+    out->index = odd == 1 ? name_gpr(p, stride, err) : derived_gpr(p, -1, stride, odd, err);
+    out->scale = scale;
+    return out->base < 0 || out->index < 0 ? STROBE_UNSUPPORTED : 0;
+  }
+  return (out->base = derived_gpr(p, o->base, stride, k, err)) < 0 ? STROBE_UNSUPPORTED : 0;
+}
+
+// ---- constants ---------------------------------------------------------------------------------------------------------
+
+static int table_memory(struct printer_state *p, int line, int entry, struct x86_operand *out, struct error *err) {
+  if (p->gpr_of_table < 0 && (p->gpr_of_table = load_slot(p, "vector_constants", err)) < 0) return STROBE_UNSUPPORTED;
+  *out = (struct x86_operand){.kind = X86_MEM, .base = p->gpr_of_table, .index = -1, .scale = 1, .value = 64 * line + 4 * entry};
+  return 0;
+}
+
+static int vconst_memory(struct printer_state *p, int id, struct x86_operand *out, struct error *err) {
+  if (p->vconst_line[id] < 0) {
+    if (p->table_lines == 64) return fail(err, STROBE_INTERNAL, "constant table is full");
+    memcpy(p->table_bits[p->table_lines], vconst_table[id].bits, 64);
+    p->vconst_line[id] = p->table_lines++;
+  }
+  return table_memory(p, p->vconst_line[id], 0, out, err);
+}
+
+static int literal_memory(struct printer_state *p, uint32_t bits, struct x86_operand *out, struct error *err) {
+  int i = 0;
+  while (i < p->n_literals && p->table_bits[p->literal[i] / 16][p->literal[i] % 16] != bits) i++;
+  if (i == p->n_literals) {
+    if (i == MAX_LITERALS || p->table_lines == 64) return fail(err, STROBE_INTERNAL, "constant table is full");
+    if (i % 16 == 0) p->literal[i] = 16 * p->table_lines++; // a new line of 16
+    else p->literal[i] = p->literal[i - 1] + 1;
+    p->n_literals++;
+    p->table_bits[p->literal[i] / 16][p->literal[i] % 16] = bits;
+  }
+  int status = table_memory(p, p->literal[i] / 16, p->literal[i] % 16, out, err);
+  out->bcast = true;
+  return status;
+}
+
+void code_constants(struct printer_state *p, struct buf *out) {
+  if (!p->table_lines) return;
+  buf_printf(out, "static const unsigned vector_constants[%d][16] __attribute__((aligned(64))) = {\n", p->table_lines);
+  for (int i = 0; i < p->table_lines; i++) {
+    buf_str(out, "  {");
+    for (int l = 0; l < 16; l++) buf_printf(out, "%s0x%xu", l ? "," : "", p->table_bits[i][l]);
+    buf_str(out, "},\n");
+  }
+  buf_str(out, "};\n");
+}
+
+// ---- operations --------------------------------------------------------------------------------------------------------
+
+static int operand(struct printer_state *p, const struct operand *o, bool half, struct x86_operand *out, struct error *err) {
+  switch (o->kind) {
+  case OPD_REG: *out = (struct x86_operand){.kind = half ? X86_YMM : X86_ZMM, .reg = o->reg, .index = -1}; return 0;
+  case OPD_MASK: *out = (struct x86_operand){.kind = X86_K, .reg = 1 + o->reg, .index = -1}; return 0;
+  case OPD_MEM:
+  case OPD_BCAST: return memory(p, o, out, err);
+  case OPD_LITERAL: return literal_memory(p, o->bits, out, err);
+  case OPD_VCONST: return vconst_memory(p, o->vconst, out, err);
+  default: return fail(err, STROBE_INTERNAL, "integer operand in a vector position");
+  }
+}
+
+// eax = n + constant, from the low 32 bits of the run-time integer.
+static int load_eax(struct printer_state *p, const struct operand *o, struct error *err) {
+  const struct linear *l = &o->index;
+  struct x86_operand eax = {.kind = X86_R32, .reg = X86_RAX, .index = -1};
+  struct x86_insn insn = {.mnemonic = x86_mnemonic("mov", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = l->constant}}};
+  if (l->n > 1 || (l->n == 1 && l->term[0].coefficient != 1) || l->constant != (int32_t)l->constant)
+    return fail(err, STROBE_UNSUPPORTED, "%.*s: an integer operand is a name plus a constant", o->text_len, o->text);
+  if (!l->n) return put(p, &p->body, &insn, err);
+  int reg = name_gpr(p, l->term[0].name, err);
+  if (reg < 0) return STROBE_UNSUPPORTED;
+  struct x86_insn copy = {.mnemonic = insn.mnemonic, .n = 2, .op = {eax, {.kind = X86_R32, .reg = reg, .index = -1}}};
+  int status = put(p, &p->body, &copy, err);
+  insn.mnemonic = x86_mnemonic("add", 3);
+  return status || !l->constant ? status : put(p, &p->body, &insn, err);
+}
+
+static int emit_insn(struct printer_state *p, const struct row_insn *r, const struct operand *o, struct error *err) {
+  if (r->mnemonic < 0) return load_eax(p, &o[r->op[0].value], err);
+  struct x86_insn insn = {.mnemonic = r->mnemonic, .n = r->n, .zeroing = r->zeroing};
+  for (int i = 0; i < r->n; i++) {
+    const struct row_operand *x = &r->op[i];
+    struct x86_operand *out = &insn.op[i];
+    int status = 0;
+    switch (x->kind) {
+    case ROW_OPERAND:
+      if (x->value == -2) *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
+      else status = operand(p, &o[x->value], x->half, out, err);
+      break;
+    case ROW_TEMP: *out = (struct x86_operand){.kind = x->half ? X86_YMM : X86_ZMM, .reg = p->scope.vregs + x->value, .index = -1}; break;
+    case ROW_VCONST: status = vconst_memory(p, x->value, out, err); break;
+    case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; break;
+    case ROW_IMM: *out = (struct x86_operand){.kind = X86_IMM, .value = x->value}; break;
+    }
+    if (status) return status;
+    if (out->kind == X86_MEM) {
+      out->size = out->bcast ? 4 : x86_memory_size(r->mnemonic);
+      if (out->size == 4) out->bcast = out->bcast && x86_memory_size(r->mnemonic) != 4; // vbroadcastss has no {1to16}
+    }
+  }
+  if (r->mask == -2) insn.mask = MASK_TEMP;
+  else if (r->mask >= 0) insn.mask = 1 + o[r->mask].reg;
+  return put(p, &p->body, &insn, err);
+}
+
+int code_op(struct printer_state *p, const struct vop *op, const struct operand *o, int n, struct error *err) {
+  (void)n;
+  struct code_row *row = &p->rows[op - vop_table];
+  if (!row->row) {
+    const struct isa_row *found = isa_row(p->isa, op->name);
+    if (!found) return fail(err, STROBE_UNSUPPORTED, "%s has no row for @%s", p->target->name, op->name);
+    parse_row(found, row);
+  }
+  p->phase->ops++;
+  p->phase->fmas += op->is_fma;
+  p->phase->slots += row->row->slots;
+  int top = p->scope.vregs + row->row->temps;
+  if (top > p->scope.vregs_peak) p->scope.vregs_peak = top;
+  if (top > p->target->vregs)
+    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", top, p->target->name, p->target->vregs);
+  for (int i = 0; i < row->n; i++) {
+    int status = emit_insn(p, &row->insn[i], o, err);
+    if (status) return status;
+  }
+  return 0;
+}
+
+int code_block_begin(struct printer_state *p, struct error *err) {
+  (void)err;
+  p->prologue.len = p->body.len = p->frame.len = 0;
+  for (int i = 0; i < MAX_BLOCK_NAMES; i++) p->gpr_of_name[i] = -1;
+  p->gpr_of_table = -1;
+  p->gprs = p->frame_slots = p->n_derived = 0;
+  return 0;
+}
+
+int code_block_end(struct printer_state *p, struct buf *out, struct error *err) {
+  (void)err;
+  if (!p->body.len) return 0;
+  for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
+  buf_add(out, p->frame.data ? p->frame.data : "", p->frame.len);
+  buf_str(out, "__asm__ volatile(\n");
+  if (p->prologue.len) buf_add(out, p->prologue.data, p->prologue.len);
+  buf_add(out, p->body.data, p->body.len);
+  for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
+  buf_str(out, "  :: \"D\"(frame) : \"rbx\", \"r12\", \"r13\", \"r14\", \"r15\", \"memory\");\n");
+  out->failed |= p->prologue.failed | p->body.failed | p->frame.failed;
+  return 0;
+}

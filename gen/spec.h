@@ -1,0 +1,148 @@
+// What must hold (spec), what may vary without changing the result (config), what the machine is (target), and a problem:
+// a spec with sizes. One grammar of strings for all of them: README.md has the EBNF.
+#ifndef STROBE_GEN_SPEC_H
+#define STROBE_GEN_SPEC_H
+
+#include "buf.h"
+#include "error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum op { OP_ATTN_FWD };
+enum dtype { DT_F32, DT_BF16, DT_F16, DT_COUNT };
+enum mask { MASK_FULL, MASK_CAUSAL, MASK_CAUSAL_TOP_LEFT };
+#define MASK_COUNT 3
+
+struct dtype_info {
+  const char *name;
+  int bytes;
+  double eps; // unit roundoff: half an ulp at 1
+};
+extern const struct dtype_info dtype_table[DT_COUNT];
+extern const char *const op_names[];             // "attn_fwd"
+extern const char *const mask_names[MASK_COUNT]; // "full", "causal", "causal_top_left"
+
+struct spec {
+  enum op op;
+  int head_dim, head_dim_v;
+  enum dtype q, kv, o;
+  enum dtype p;   // P as the second GEMM reads it: follows kv
+  enum dtype acc; // always f32 today
+  enum mask mask;
+};
+
+// A spec and the sizes it is run at. A size of -1 was not given.
+struct problem {
+  struct spec spec;
+  int64_t batch, heads, heads_kv, q_len, kv_len;
+};
+
+// ---- targets -----------------------------------------------------------------------------------------------------------
+
+enum target_family { FAMILY_CPU, FAMILY_CUDA };
+
+struct target {
+  const char *name; // "c99", "avx512", "avx512bf16", "sm90a"
+  enum target_family family;
+  const char *isa;  // name of the row table of vector operations; NULL for cuda
+  int lanes;        // f32 lanes of a vector register (c99: of the arrays that stand for one)
+  int vregs;        // architectural vector registers; c99: no limit (0)
+  int l1i_bytes;    // code budget of unroll=auto is 3/4 of this
+  bool bf16_dot;    // dot product of bf16 pairs, accumulating in f32
+  const char *about;
+};
+
+extern const struct target target_table[];
+extern const int target_count;
+const struct target *target_find(const char *name); // NULL: no such target
+
+// ---- config ------------------------------------------------------------------------------------------------------------
+
+// One row per field in config_fields[]; a target's family says which apply.
+enum config_field {
+  CFG_BLOCK_M, // query rows of a tile; lanes = queries, so a multiple of the lanes
+  CFG_BLOCK_N, // key rows of a KV block: one running maximum, one rescale per block
+  CFG_TILE_N,  // key rows (QK) or head_dim_v columns (PV) of a register tile
+  CFG_STAGES,  // 1: QK, softmax, PV in turn; 2: softmax of block j interleaved with QK of block j + 1
+  CFG_UNROLL,  // head_dim steps of QK that are straight-line code; a divisor of head_dim (0 on input = auto, -2 = full)
+  CFG_EXP,     // enum exp_kind
+  CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
+  CFG_PACK_K,  // 1: K copied to contiguous rows first; 0: read in place
+  CFG_PACK_V,  // likewise; bf16 always packs V (pairs of rows interleaved)
+  CFG_COUNT
+};
+
+enum exp_kind { EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5, EXP_COUNT };
+struct exp_info {
+  const char *name;
+  int degree;
+  bool table;
+  double eps; // largest relative error of exp2 on the reduced argument
+};
+extern const struct exp_info exp_table[EXP_COUNT];
+
+#define CONFIG_UNSET (-1)
+
+struct config {
+  int v[CFG_COUNT];
+};
+
+struct config_field_info {
+  const char *name;    // "block_m"
+  enum target_family family;
+  const char *allowed; // "a multiple of the vector lanes, 16 to 64 on avx512"
+  const char *about;
+};
+extern const struct config_field_info config_fields[CFG_COUNT];
+
+void config_clear(struct config *c); // all fields unset
+
+// Parses "block_n=128,stages=2" into c on top of what it holds. `full`, `auto` and exp names are accepted where they apply.
+int config_parse(const char *text, struct config *c, struct error *err);
+
+// Fills the fields that are unset with the heuristic for this spec, target and (if not NULL) problem sizes, then checks
+// that the whole is feasible: registers, divisibility, code size. On failure err says which field, why, and what would be.
+int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c, struct error *err);
+
+void config_print(const struct config *c, const struct target *t, struct buf *out); // canonical: every field, table order
+
+// Vector registers of the forward kernel's largest phase under this config (what `$vreg` will declare).
+int config_vregs(const struct spec *s, const struct target *t, const struct config *c);
+
+// ---- spec and problem strings ------------------------------------------------------------------------------------------
+
+// "d128:bf16:causal:b2h32/8q1024k1024", fields in any order after the head dim. Sizes that are not given are -1.
+// Reserved key=value fields (window, softcap, sinks, ...) are recognised and refused as not supported in this version.
+int problem_parse(const char *text, struct problem *p, struct error *err);
+// Canonical text; sizes only if given.
+void problem_print(const struct problem *p, struct buf *out);
+void spec_print(const struct spec *s, struct buf *out);
+// Sizes of a problem that are still -1 get: batch 1, heads 1, heads_kv = heads, kv_len = q_len; q_len 1024. Then checks sizes and products.
+int problem_complete(struct problem *p, struct error *err);
+// Refuses what the target can't do with the spec (dtype, head_dim); the sentence names the nearest that works.
+int spec_supported(const struct spec *s, const struct target *t, struct error *err);
+
+// Floating-point operations of the forward pass, 2 per multiply-add: 4 d per visible (query, key) pair.
+double problem_flops(const struct problem *p);
+// Offset of the diagonal: query i sees keys j <= i + diagonal. Full: kv_len.
+int64_t problem_diagonal(const struct problem *p);
+
+// ---- instances ---------------------------------------------------------------------------------------------------------
+
+struct instance {
+  struct spec spec;
+  struct config config;
+  const struct target *target;
+};
+
+// `attn_fwd_d128_bf16_causal_m64n128s2_avx512bf16`: what people read ...
+void instance_name(const struct instance *i, struct buf *out);
+// ... the canonical text of every field: what identifies it ...
+void instance_key(const struct instance *i, struct buf *out);
+// ... and the C symbol: the name and 8 hex digits of the key's hash, so no two instances share one.
+void instance_symbol(const struct instance *i, struct buf *out);
+
+uint64_t hash64(const void *data, size_t len); // FNV-1a
+
+#endif

@@ -1,0 +1,39 @@
+#include "spec.h"
+
+#include <string.h>
+
+// Vector registers, lanes and caches as the kernels see them. c99 stands for any compiler: arrays of 16 floats take the
+// place of registers, so nothing limits their number, and the dot product of bf16 pairs is spelled out.
+const struct target target_table[] = {
+    {.name = "c99",
+     .family = FAMILY_CPU,
+     .isa = "c99",
+     .lanes = 16,
+     .vregs = 0,
+     .l1i_bytes = 32768,
+     .bf16_dot = true,
+     .about = "plain C99 loops over 16 lanes, for any compiler and CPU"},
+    {.name = "avx512",
+     .family = FAMILY_CPU,
+     .isa = "avx512",
+     .lanes = 16,
+     .vregs = 32,
+     .l1i_bytes = 32768,
+     .bf16_dot = false,
+     .about = "x86-64 with AVX-512 F, BW, DQ and VL"},
+    {.name = "avx512bf16",
+     .family = FAMILY_CPU,
+     .isa = "avx512bf16",
+     .lanes = 16,
+     .vregs = 32,
+     .l1i_bytes = 32768,
+     .bf16_dot = true,
+     .about = "x86-64 with AVX-512 and AVX512_BF16 (vdpbf16ps)"},
+};
+const int target_count = sizeof target_table / sizeof *target_table;
+
+const struct target *target_find(const char *name) {
+  for (int i = 0; name && i < target_count; i++)
+    if (strcmp(target_table[i].name, name) == 0) return &target_table[i];
+  return NULL;
+}

@@ -1,0 +1,80 @@
+#include "cpu.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+// __builtin_cpu_supports also asks the operating system (xgetbv), so a feature it reports is usable.
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_avx512(void) { // dq: vreduceps; bw: vpermw; vl: 128- and 256-bit forms
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+}
+static bool has_avx512bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+static bool has_c99(void) { return true; }
+
+static const struct {
+  const char *name;
+  bool (*present)(void);
+} features[] = {
+    {"c99", has_c99},
+#if defined(__x86_64__)
+    {"avx2", has_avx2},
+    {"avx512", has_avx512},
+    {"avx512bf16", has_avx512bf16},
+#elif defined(__aarch64__)
+    {"neon", has_c99}, // part of the base architecture
+#endif
+};
+
+bool cpu_has_target(const struct target *t) {
+  if (t->family != FAMILY_CPU) return false;
+  for (size_t i = 0; i < sizeof features / sizeof *features; i++)
+    if (!strcmp(features[i].name, t->name)) return features[i].present();
+  return false;
+}
+
+// c99's lanes are those of an array, not of the machine: it comes last.
+static int rank(const struct target *t, const struct spec *s) {
+  return t->vregs == 0 ? 0 : 2 * t->lanes + (t->bf16_dot && s->kv == DT_BF16);
+}
+
+const struct target *cpu_best_target(const struct spec *s) {
+  const struct target *best = NULL;
+  for (int i = 0; i < target_count; i++) {
+    const struct target *t = &target_table[i];
+    if (!cpu_has_target(t) || spec_supported(s, t, NULL)) continue;
+    if (!best || rank(t, s) > rank(best, s)) best = t;
+  }
+  return best;
+}
+
+#if defined(__x86_64__)
+static bool brand(char text[49]) {
+  unsigned words[12], most = __get_cpuid_max(0x80000000u, NULL);
+  if (most < 0x80000004u) return false;
+  for (unsigned i = 0; i < 3; i++)
+    __get_cpuid(0x80000002u + i, &words[4 * i], &words[4 * i + 1], &words[4 * i + 2], &words[4 * i + 3]);
+  memcpy(text, words, 48);
+  text[48] = 0;
+  return true;
+}
+#else
+static bool brand(char text[49]) { return text[0] = 0, false; }
+#endif
+
+void cpu_name(char *name, size_t size) {
+  char text[49];
+  const char *start = brand(text) ? text : "";
+  start += strspn(start, " ");
+  size_t len = strlen(start);
+  while (len && start[len - 1] == ' ') len--;
+  if (len)
+    snprintf(name, size, "%.*s", (int)len, start);
+  else
+    snprintf(name, size, "unknown CPU");
+}

@@ -1,0 +1,18 @@
+// What this CPU can run.
+#ifndef STROBE_CPU_H
+#define STROBE_CPU_H
+
+#include "../gen/spec.h"
+
+// True if this CPU and its operating system run code for t (by name; every x86-64 and AArch64 machine runs c99). False
+// for CUDA targets and names this table does not know.
+bool cpu_has_target(const struct target *t);
+
+// The CPU target that this machine runs s fastest on: the widest vectors, bf16 dot products where K and V are bf16; c99
+// if nothing else does. NULL only if no CPU target supports s.
+const struct target *cpu_best_target(const struct spec *s);
+
+// The processor's name as it gives it ("AMD EPYC ..."), or "unknown CPU"; always terminated.
+void cpu_name(char *name, size_t size);
+
+#endif

@@ -1,0 +1,31 @@
+// A plan: a problem, the kernel that serves it, and how that kernel's memory is laid out.
+#ifndef STROBE_PLAN_H
+#define STROBE_PLAN_H
+
+#include "../gen/kernel.h"
+#include "../gen/spec.h"
+#include "context.h"
+#include "kernel_abi.h"
+
+struct strobe_plan {
+  strobe_context *context;
+  struct problem problem;
+  struct instance instance; // what the kernel is; target NULL for the reference
+  float scale;
+
+  const char *backend;
+  const struct strobe_kernel *kernel;     // NULL: the reference
+  const struct compiled_kernel *compiled; // NULL unless made by the JIT
+  bool fresh;                             // compiled for this plan: its timings are this plan's
+
+  size_t shared_bytes;    // of the workspace, used by all workers; then n_workers pieces of
+  size_t scratch_bytes;   // bytes of their own; both multiples of 64
+  size_t workspace_bytes; // all of it
+
+  struct buf name, config, why;
+};
+
+// The arguments of a kernel for this plan, without tensors.
+struct strobe_args plan_args(const struct strobe_plan *p);
+
+#endif

@@ -1,0 +1,207 @@
+#include "reference.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 16, KEYS = 128 }; // query rows and keys that are converted to double at a time
+
+// One chunk of up to ROWS query rows of one head.
+struct chunk {
+  const struct spec *spec;
+  const struct strobe_args *args;
+  const void *q, *k, *v; // first row of the head
+  double scale;
+  int rows;
+  int64_t seen[ROWS], most; // keys that each row sees; the largest of them
+  double *qd;               // (ROWS, head_dim)
+  double *kt;               // (head_dim, KEYS): keys transposed, so that the inner loops run over keys and vectorise
+  double *s;                // (ROWS, kv_len): scores, then probabilities
+  double *vd;               // (head_dim_v)
+  double *o, *f;            // (ROWS, head_dim_v)
+  double a[ROWS], lse[ROWS];
+};
+
+int64_t reference_visible(const struct spec *s, const struct strobe_args *args, int64_t row) {
+  if (s->mask == MASK_FULL) return args->kv_len;
+  if (args->diagonal >= args->kv_len - row) return args->kv_len; // no overflow for any diagonal
+  return args->diagonal < -row ? 0 : row + args->diagonal + 1;
+}
+
+static void load_keys(struct chunk *c, int64_t first, int count) {
+  for (int j = 0; j < count; j++)
+    for (int x = 0; x < c->spec->head_dim; x++)
+      c->kt[x * KEYS + j] = dtype_load(c->spec->kv, c->k, (first + j) * c->args->k.row_stride + x);
+}
+
+// Scores of one row against `count` keys in kt; returns the largest sum_x |q_x k_jx| of those it sees.
+static double score_block(const struct chunk *c, const double *q, double *restrict s, int count, int64_t seen) {
+  double size[KEYS] = {0};
+  memset(s, 0, (size_t)count * sizeof *s);
+  for (int x = 0; x < c->spec->head_dim; x++) {
+    const double qx = q[x], *restrict kt = c->kt + x * KEYS;
+#pragma omp simd
+    for (int j = 0; j < count; j++) {
+      double product = qx * kt[j];
+      s[j] += product;
+      size[j] += fabs(product);
+    }
+  }
+  double most = 0;
+  for (int j = 0; j < count; j++) {
+    s[j] *= c->scale;
+    if (j < seen && size[j] > most) most = size[j];
+  }
+  return most;
+}
+
+// Step 1: S = scale Q K^T.
+static void scores(struct chunk *c) {
+  for (int r = 0; r < c->rows; r++) c->a[r] = 0;
+  for (int64_t j = 0; j < c->most; j += KEYS) {
+    int count = c->most - j < KEYS ? (int)(c->most - j) : KEYS;
+    load_keys(c, j, count);
+    for (int r = 0; r < c->rows; r++) {
+      if (c->seen[r] <= j) continue;
+      double a = score_block(c, c->qd + r * c->spec->head_dim, c->s + r * c->args->kv_len + j, count, c->seen[r] - j);
+      if (a > c->a[r]) c->a[r] = a;
+    }
+  }
+  for (int r = 0; r < c->rows; r++) c->a[r] *= fabs(c->scale);
+}
+
+// Step 2: P = softmax(S) over the keys that each row sees, and lse. inf - inf and NaN make the sum NaN, and so the row.
+static void softmax(struct chunk *c) {
+  for (int r = 0; r < c->rows; r++) {
+    double *s = c->s + r * c->args->kv_len, most = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < c->seen[r]; j++)
+      if (s[j] > most) most = s[j];
+    for (int64_t j = 0; j < c->seen[r]; j++) sum += s[j] = exp(s[j] - most);
+    for (int64_t j = 0; j < c->seen[r]; j++) s[j] /= sum;
+    c->lse[r] = c->seen[r] ? most + log(sum) : -INFINITY;
+  }
+}
+
+// Step 3: O = P V, and F = P |V|.
+static void weighted_sum(struct chunk *c) {
+  const int dv = c->spec->head_dim_v;
+  memset(c->o, 0, (size_t)(ROWS * dv) * sizeof *c->o);
+  memset(c->f, 0, (size_t)(ROWS * dv) * sizeof *c->f);
+  for (int64_t j = 0; j < c->most; j++) {
+    for (int x = 0; x < dv; x++) c->vd[x] = dtype_load(c->spec->kv, c->v, j * c->args->v.row_stride + x);
+    const double *restrict v = c->vd;
+    for (int r = 0; r < c->rows; r++) {
+      if (c->seen[r] <= j) continue;
+      const double p = c->s[r * c->args->kv_len + j];
+      double *restrict o = c->o + r * dv, *restrict f = c->f + r * dv;
+#pragma omp simd
+      for (int x = 0; x < dv; x++) {
+        double product = p * v[x];
+        o[x] += product;
+        f[x] += fabs(product);
+      }
+    }
+  }
+}
+
+static void run_chunk(struct chunk *c, const struct reference_rows *rows, int64_t first,
+                      const struct reference_out *out) {
+  const int d = c->spec->head_dim, dv = c->spec->head_dim_v;
+  c->rows = rows->count - first < ROWS ? (int)(rows->count - first) : ROWS;
+  c->most = 0;
+  for (int r = 0; r < c->rows; r++) {
+    int64_t row = rows->index ? rows->index[first + r] : first + r;
+    c->seen[r] = reference_visible(c->spec, c->args, row);
+    if (c->seen[r] > c->most) c->most = c->seen[r];
+    for (int x = 0; x < d; x++) c->qd[r * d + x] = dtype_load(c->spec->q, c->q, row * c->args->q.row_stride + x);
+  }
+  scores(c);
+  softmax(c);
+  const size_t n = (size_t)c->rows * sizeof(double);
+  if (out->lse) memcpy(out->lse + first, c->lse, n);
+  if (out->magnitude) memcpy(out->magnitude + first, c->a, n);
+  if (!out->o && !out->floor) return;
+  weighted_sum(c);
+  if (out->o) memcpy(out->o + first * dv, c->o, n * (size_t)dv);
+  if (out->floor) memcpy(out->floor + first * dv, c->f, n * (size_t)dv);
+}
+
+static const void *head_base(const struct strobe_tensor *t, enum dtype type, int64_t batch, int64_t head) {
+  return (const char *)t->data + (batch * t->batch_stride + head * t->head_stride) * dtype_table[type].bytes;
+}
+
+static int check(const struct strobe_args *a, int64_t batch, int64_t head, const struct reference_rows *rows,
+                 struct error *err) {
+  if (batch < 0 || batch >= a->batch)
+    return fail(err, STROBE_INVALID, "reference: batch %lld; allowed: 0 to %lld", (long long)batch,
+                (long long)a->batch - 1);
+  if (head < 0 || head >= a->heads)
+    return fail(err, STROBE_INVALID, "reference: head %lld; allowed: 0 to %lld", (long long)head,
+                (long long)a->heads - 1);
+  if (a->heads_kv < 1 || a->heads % a->heads_kv)
+    return fail(err, STROBE_INVALID, "reference: heads_kv %lld; allowed: a divisor of heads, %lld",
+                (long long)a->heads_kv, (long long)a->heads);
+  for (int64_t i = 0; i < rows->count; i++) {
+    int64_t row = rows->index ? rows->index[i] : i;
+    if (row < 0 || row >= a->q_len)
+      return fail(err, STROBE_INVALID, "reference: row %lld; allowed: 0 to %lld", (long long)row,
+                  (long long)a->q_len - 1);
+  }
+  return 0;
+}
+
+int reference_some(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
+                   const struct reference_rows *rows, const struct reference_out *out, struct error *err) {
+  int status = check(args, batch, head, rows, err);
+  if (status || rows->count <= 0) return status;
+  const size_t d = (size_t)s->head_dim, dv = (size_t)s->head_dim_v;
+  const size_t fixed = (ROWS + KEYS) * d + (1 + 2 * ROWS) * dv, keys = (size_t)args->kv_len;
+  double *memory =
+      keys > SIZE_MAX / 2 / ROWS / sizeof(double) - fixed ? NULL : malloc((fixed + ROWS * keys) * sizeof *memory);
+  if (!memory)
+    return fail(err, STROBE_NO_MEMORY, "no memory for the reference: 16 rows of %lld scores", (long long)args->kv_len);
+  const int64_t head_kv = head / (args->heads / args->heads_kv);
+  struct chunk c = {.spec = s,
+                    .args = args,
+                    .q = head_base(&args->q, s->q, batch, head),
+                    .k = head_base(&args->k, s->kv, batch, head_kv),
+                    .v = head_base(&args->v, s->kv, batch, head_kv),
+                    .scale = rows->scale ? *rows->scale : (double)args->scale};
+  c.qd = memory;
+  c.kt = c.qd + ROWS * d;
+  c.vd = c.kt + KEYS * d;
+  c.o = c.vd + dv;
+  c.f = c.o + ROWS * dv;
+  c.s = c.f + ROWS * dv;
+  for (int64_t first = 0; first < rows->count; first += ROWS) run_chunk(&c, rows, first, out);
+  free(memory);
+  return 0;
+}
+
+int reference_head(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
+                   const struct reference_out *out, struct error *err) {
+  const struct reference_rows all = {.count = args->q_len};
+  return reference_some(s, args, batch, head, &all, out, err);
+}
+
+static double exp_eps(const struct config *c) {
+  if (!c || c->v[CFG_EXP] < 0 || c->v[CFG_EXP] >= EXP_COUNT) return 0x1p-23;
+  return exp_table[c->v[CFG_EXP]].eps;
+}
+
+static double sum_factor(int64_t terms) { return terms > 16 ? sqrt((double)terms) : 4; }
+
+// Relative error of an unnormalised p, and of the sums over it.
+static double weight_error(const struct spec *s, const struct config *c, int64_t keys, double magnitude) {
+  return exp_eps(c) + dtype_table[s->acc].eps * (sum_factor(keys) + sum_factor(s->head_dim) * magnitude);
+}
+
+double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
+                         double magnitude) {
+  const double p = s->p == s->acc ? 0 : dtype_table[s->p].eps;
+  return dtype_table[s->o].eps * fabs(ref) + floor * (p + weight_error(s, c, keys, magnitude)) + REFERENCE_TINY;
+}
+
+double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude) {
+  return dtype_table[DT_F32].eps * fabs(ref) + weight_error(s, c, keys, magnitude);
+}

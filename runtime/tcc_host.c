@@ -1,0 +1,173 @@
+#include "tcc_host.h"
+
+#if STROBE_TCC
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HIDDEN __attribute__((visibility("hidden")))
+#define OUTPUT_FD 0x7ffffff0 // stands for TCC_HOST_OUTPUT; never reaches the kernel
+
+struct tcc_host tcc_host = {.limit = (size_t)1 << 30};
+
+// Every block is on a list, so that a compilation that is left by longjmp gives all of its memory back.
+struct block {
+  struct block *next, *prev;
+  size_t size;
+  size_t pad; // keeps the payload 16-byte aligned
+};
+static struct block blocks = {&blocks, &blocks, 0, 0};
+static FILE *output;
+static char *pristine_data;
+
+// libtcc's writable sections, renamed by the build; the linker provides the bounds.
+extern char __start_strobe_tcc_data[] HIDDEN, __stop_strobe_tcc_data[] HIDDEN;
+extern char __start_strobe_tcc_bss[] HIDDEN, __stop_strobe_tcc_bss[] HIDDEN;
+
+static void link_block(struct block *b) {
+  b->next = blocks.next;
+  b->prev = &blocks;
+  b->next->prev = b->prev->next = b;
+  tcc_host.used += b->size;
+}
+
+static void unlink_block(struct block *b) {
+  b->next->prev = b->prev;
+  b->prev->next = b->next;
+  tcc_host.used -= b->size;
+}
+
+HIDDEN void *strobe_tcc_realloc(void *old, size_t size) {
+  struct block *b = old ? (struct block *)old - 1 : NULL;
+  size_t had = b ? b->size : 0;
+  if (size > tcc_host.limit || tcc_host.used - had > tcc_host.limit - size) return tcc_host.starved = true, NULL;
+  if (b) unlink_block(b);
+  struct block *grown = realloc(b, size + sizeof *b);
+  if (grown) {
+    grown->size = size;
+    link_block(grown);
+    return grown + 1;
+  }
+  if (b) link_block(b);
+  return tcc_host.starved = true, NULL;
+}
+
+HIDDEN void *strobe_tcc_malloc(size_t size) { return strobe_tcc_realloc(NULL, size); }
+
+HIDDEN void *strobe_tcc_calloc(size_t n, size_t size) {
+  if (size && n > SIZE_MAX / size) return NULL;
+  void *p = strobe_tcc_malloc(n * size);
+  return p ? memset(p, 0, n * size) : NULL;
+}
+
+HIDDEN void strobe_tcc_free(void *p) {
+  if (!p) return;
+  unlink_block((struct block *)p - 1);
+  free((struct block *)p - 1);
+}
+
+HIDDEN _Noreturn void strobe_tcc_exit(int code) {
+  (void)code;
+  tcc_host.broken = true;
+  longjmp(tcc_host.leave, 1);
+}
+
+HIDDEN _Noreturn void strobe_tcc_assert_fail(const char *what, const char *file, unsigned line, const char *function) {
+  (void)file, (void)line, (void)function;
+  tcc_host_message(NULL, what);
+  strobe_tcc_exit(1);
+}
+
+HIDDEN int strobe_tcc_open(const char *path, int flags, ...) {
+  if ((flags & O_ACCMODE) == O_WRONLY && strcmp(path, TCC_HOST_OUTPUT) == 0) return OUTPUT_FD;
+  errno = ENOENT; // no header, library or special file exists for a kernel
+  return -1;
+}
+
+HIDDEN int strobe_tcc_unlink(const char *path) { return (void)path, 0; }
+
+HIDDEN FILE *strobe_tcc_fdopen(int fd, const char *mode) {
+  (void)fd, (void)mode;
+  if (!output) output = open_memstream(&tcc_host.object, &tcc_host.object_len);
+  if (!output) {
+    tcc_host.starved = true;
+    strobe_tcc_exit(1); // libtcc does not check for NULL
+  }
+  return output;
+}
+
+static int close_output(void) {
+  if (!output) return 0;
+  int bad = ferror(output);
+  bad |= fclose(output);
+  output = NULL;
+  if (bad) tcc_host.broken = tcc_host.starved = true;
+  return bad ? EOF : 0;
+}
+
+HIDDEN int strobe_tcc_fclose(FILE *stream) { return (void)stream, close_output(); }
+
+HIDDEN int strobe_tcc_fflush(FILE *stream) { return (void)stream, 0; }
+
+// libtcc prints to stderr only before it knows its error callback: out of memory in tcc_new.
+HIDDEN int strobe_tcc_fprintf(FILE *stream, int flag, const char *format, ...) {
+  char text[sizeof tcc_host.message];
+  va_list ap;
+  (void)stream, (void)flag;
+  va_start(ap, format);
+  int n = vsnprintf(text, sizeof text, format, ap);
+  va_end(ap);
+  tcc_host_message(NULL, text);
+  return n;
+}
+
+HIDDEN char *strobe_tcc_getenv(const char *name) { return (void)name, NULL; }
+
+HIDDEN FILE *strobe_tcc_stdout, *strobe_tcc_stderr;
+HIDDEN char **strobe_tcc_environ;
+
+void tcc_host_message(void *opaque, const char *message) {
+  (void)opaque;
+  if (tcc_host.message[0] || strstr(message, "warning: ")) return;
+  snprintf(tcc_host.message, sizeof tcc_host.message, "%s", message);
+  tcc_host.message[strcspn(tcc_host.message, "\n")] = 0;
+}
+
+bool tcc_host_begin(void) {
+  size_t n = (size_t)(__stop_strobe_tcc_data - __start_strobe_tcc_data);
+  if (!pristine_data) {
+    pristine_data = malloc(n + 1);
+    if (!pristine_data) return false;
+    memcpy(pristine_data, __start_strobe_tcc_data, n);
+  }
+  tcc_host.starved = tcc_host.broken = false;
+  tcc_host.message[0] = 0;
+  return true;
+}
+
+char *tcc_host_take(size_t *len) {
+  char *object = tcc_host.object;
+  *len = tcc_host.object_len;
+  tcc_host.object = NULL;
+  tcc_host.object_len = 0;
+  return object;
+}
+
+void tcc_host_end(void) {
+  bool dirty = tcc_host.broken || blocks.next != &blocks;
+  close_output();
+  free(tcc_host.object);
+  tcc_host.object = NULL;
+  tcc_host.object_len = 0;
+  while (blocks.next != &blocks) strobe_tcc_free(blocks.next + 1);
+  if (!dirty) return;
+  memcpy(__start_strobe_tcc_data, pristine_data, (size_t)(__stop_strobe_tcc_data - __start_strobe_tcc_data));
+  memset(__start_strobe_tcc_bss, 0, (size_t)(__stop_strobe_tcc_bss - __start_strobe_tcc_bss));
+}
+
+#endif

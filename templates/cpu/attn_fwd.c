@@ -1,0 +1,135 @@
+$let cols = block_m / lanes
+$let pair = kv == "bf16" ? 2 : 1
+$let mac = pair == 2 ? "dot" : "fma"
+$let not_prescaled = pair == 2
+$let kv_t = kv == "bf16" ? "unsigned short" : "float"
+$let q_t = q == "bf16" ? "unsigned short" : "float"
+$let o_t = o == "bf16" ? "unsigned short" : "float"
+$let kv_bytes = kv == "bf16" ? 2 : 4
+$let q_units = head_dim / pair
+$let steps = unroll / pair
+$let chunks = head_dim / unroll
+$let units = tile_n * cols / pair
+$let pv_steps = min(block_n / pair, 16)
+$let edge_steps = head_dim / pair % 8 ? 4 : 8
+$let ldk = pack_k ? head_dim : "k_stride"
+$let ldv = pack_v ? head_dim_v * pair : "v_stride"
+$let k_param = pack_k ? "" : ", strobe_i64 k_stride"
+$let v_param = pack_v ? "" : ", strobe_i64 v_stride"
+$let k_arg = pack_k ? "" : ", k_stride"
+$let v_arg = pack_v ? "" : ", v_stride"
+$let scale_param = not_prescaled ? ", const float *scale" : ""
+$let scale_arg = not_prescaled ? ", scale" : ""
+$assert q == kv, "q and kv must have one dtype"
+$assert block_m % lanes == 0, "block_m must be a multiple of the vector lanes"
+$assert head_dim_v % tile_n == 0, "tile_n must divide head_dim_v"
+$include "cpu/prologue.inc"
+$constants
+
+$include "cpu/pack.inc"
+
+$include "cpu/pack_q.inc"
+
+$include "cpu/qk.inc"
+
+$include "cpu/softmax.inc"
+
+$if stages == 2
+  $include "cpu/qk_softmax.inc"
+
+$include "cpu/pv.inc"
+
+$include "cpu/blocks.inc"
+
+$include "cpu/edge.inc"
+
+$include "cpu/epilogue.inc"
+
+// Work items: tiles of ${block_m} queries of every head.
+static strobe_i64 items(const struct strobe_args *a) {
+  return a->batch * a->heads * ((a->q_len + ${block_m - 1}) / ${block_m});
+}
+
+// Algorithm 1 of FlashAttention-3 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
+static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+  float *const qt = scratch, *const s0 = qt + ${q_units * block_m}, *const ot = s0 + ${stages * block_n * block_m};
+  float *const m = ot + ${head_dim_v * block_m}, *const l = m + ${block_m}, *const alpha = l + ${block_m};
+  float *const block_max = alpha + ${block_m}, *const scale = block_max + ${block_m};
+  const strobe_i64 tiles = (a->q_len + ${block_m - 1}) / ${block_m}, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
+  $if !pack_k
+    const strobe_i64 k_stride = a->k.row_stride;
+  $if !pack_v
+    const strobe_i64 v_stride = a->v.row_stride;
+  scale[0] = a->scale * 1.44269504088896341f; // softmax in powers of two
+  for (strobe_i64 item = first; item < last; item++) {
+    const strobe_i64 q0 = item % tiles * ${block_m}, head = item / tiles % a->heads, batch = item / tiles / a->heads;
+    const strobe_i64 head_kv = head / group, n = a->q_len - q0 < ${block_m} ? a->q_len - q0 : ${block_m};
+    $if pack_k
+      const ${kv_t} *k = (const ${kv_t} *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * ${head_dim};
+    $else
+      const ${kv_t} *k = (const ${kv_t} *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
+    $if pack_v
+      const ${kv_t} *v = (const ${kv_t} *)((char *)a->workspace${pack_k ? " + packed_k_bytes(a)" : ""}) +
+        (batch * a->heads_kv + head_kv) * ((a->kv_len + ${pair - 1}) / ${pair}) * ${pair * head_dim_v};
+    $else
+      const ${kv_t} *v = (const ${kv_t} *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
+    const ${q_t} *q = (const ${q_t} *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
+    struct block_range blocks = visit(a, q0, n);
+
+    pack_q(q, a->q.row_stride, n, scale, qt);
+    start(ot, m, l);
+    $if stages == 2
+      // S of block j + 1 is computed while P of block j is.
+      float *s = s0, *next = s0 + ${block_n * block_m};
+      if (blocks.full) {
+        qk_block(k, qt, s, block_max${scale_arg}${k_arg});
+        for (strobe_i64 j = 1; j < blocks.full; j++) {
+          for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
+          k += ${block_n} * ${ldk};
+          qk_softmax_block(k, qt, next, block_max, s, m, l${scale_arg}${k_arg});
+          pv_block(s, v, alpha, ot${v_arg});
+          v += ${block_n / pair} * ${ldv};
+          float *swap = s;
+          s = next;
+          next = swap;
+        }
+        for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
+        exp_block(s, m, l);
+        pv_block(s, v, alpha, ot${v_arg});
+        k += ${block_n} * ${ldk};
+        v += ${block_n / pair} * ${ldv};
+      }
+    $else
+      float *s = s0;
+      for (strobe_i64 j = 0; j < blocks.full; j++) {
+        qk_block(k, qt, s, block_max${scale_arg}${k_arg});
+        for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
+        exp_block(s, m, l);
+        pv_block(s, v, alpha, ot${v_arg});
+        k += ${block_n} * ${ldk};
+        v += ${block_n / pair} * ${ldv};
+      }
+    for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(a, j), diagonal_offset(a, q0, j)${scale_arg}${k_arg}${v_arg});
+      k += ${block_n} * ${ldk};
+      v += ${block_n / pair} * ${ldv};
+    }
+    epilogue(ot, m, l, (${o_t} *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + q0 * a->o.row_stride,
+      a->o.row_stride, n, a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + q0 : 0);
+  }
+}
+
+const struct strobe_kernel ${symbol} = {
+  STROBE_ABI,
+  $if pack_k || pack_v
+    2,
+  $else
+    1,
+  ${scratch_bytes},
+  workspace_bytes,
+  {
+    $if pack_k || pack_v
+      {"pack", pack_items, pack},
+    {"forward", items, forward},
+  },
+};
