@@ -36,6 +36,9 @@ bool cmd_colour(void); // standard output is a terminal, and NO_COLOR is not set
 
 double cmd_median(double *values, int n); // sorts values; n >= 1
 
+// One sentence on why the heuristic gives a field its value.
+void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out);
+
 extern const char cmd_backends[]; // "code|scalar|builtin|reference": the words of --backend
 const char *cmd_backend_name(int choice); // of an OPT_CHOICE; 0: NULL
 

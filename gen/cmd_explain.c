@@ -97,21 +97,34 @@ static void field_value(const struct explained *e, int field, char *out, size_t 
   buf_free(&all);
 }
 
+// unroll=auto (0) leaves the choice to the heuristic.
+static bool is_given(const struct explained *e, int field) {
+  return e->given.v[field] != CONFIG_UNSET && !(field == CFG_UNROLL && e->given.v[field] == 0);
+}
+
 // ---- text --------------------------------------------------------------------------------------------------------------
 
 static void print_config(const struct explained *e, bool colour, struct buf *out) {
-  static const char *const header[] = {"field", "value", "from", "what it is", "allowed"};
+  static const char *const header[] = {"field", "value", "from", "why", "what it is"};
   struct table t;
   char value[32];
-  table_begin(&t, "llll" "l", header);
+  table_begin(&t, "lllll", header);
   for (int i = 0; i < CFG_COUNT; i++) {
     if (config_fields[i].family != e->instance.target->family) continue;
     field_value(e, i, value, sizeof value);
     table_cell(&t, CELL_PLAIN, "%s", config_fields[i].name);
     table_cell(&t, CELL_PLAIN, "%s", value);
-    table_cell(&t, CELL_PLAIN, "%s", e->given.v[i] == CONFIG_UNSET ? "heuristic" : "given");
-    table_cell(&t, CELL_PLAIN, "%s", config_fields[i].about);
-    table_cell(&t, CELL_FAINT, "%s", config_fields[i].allowed);
+    const bool given = is_given(e, i);
+    struct buf why = {0};
+    if (given)
+      buf_str(&why, "--set says so");
+    else
+      cmd_reason(&e->problem, &e->instance, (enum config_field)i, &why);
+    out->failed |= why.failed;
+    table_cell(&t, CELL_PLAIN, "%s", given ? "given" : "heuristic");
+    table_cell(&t, CELL_PLAIN, "%s", why.failed ? "" : why.data);
+    table_cell(&t, CELL_FAINT, "%s", config_fields[i].about);
+    buf_free(&why);
   }
   table_print(&t, colour, out);
   table_free(&t);
@@ -199,7 +212,12 @@ static void print_json(const struct explained *e, struct buf *out) {
     field_value(e, i, value, sizeof value);
     json_object(&j, config_fields[i].name);
     json_string(&j, "value", value);
-    json_string(&j, "from", e->given.v[i] == CONFIG_UNSET ? "heuristic" : "given");
+    json_string(&j, "from", is_given(e, i) ? "given" : "heuristic");
+    struct buf why = {0};
+    cmd_reason(&e->problem, &e->instance, (enum config_field)i, &why);
+    out->failed |= why.failed;
+    json_string(&j, "why", is_given(e, i) || why.failed ? "" : why.data);
+    buf_free(&why);
     json_end(&j);
   }
   json_end(&j);

@@ -11,7 +11,7 @@ const struct exp_info exp_table[EXP_COUNT] = {
 const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_BLOCK_M] = {"block_m", FAMILY_CPU, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64",
                      "query rows of a tile, one query per lane"},
-    [CFG_BLOCK_N] = {"block_n", FAMILY_CPU, "a multiple of 16, 16 to 512",
+    [CFG_BLOCK_N] = {"block_n", FAMILY_CPU, "a multiple of 16 (of 32 with bf16), up to 512",
                      "key rows of a KV block: one running maximum and one rescale per block"},
     [CFG_TILE_N] = {"tile_n", FAMILY_CPU, "1 to 8, a divisor of block_n and of head_dim_v; even with bf16",
                     "key rows (QK) or head_dim_v columns (PV) of a register tile"},

@@ -28,18 +28,21 @@ struct resolver {
 
 static bool is_bf16(const struct spec *s) { return s->kv == DT_BF16; }
 
+// PV takes 16 rows of V at a time, or 16 pairs of rows.
+static int block_n_step(const struct spec *s) { return is_bf16(s) ? 32 : 16; }
+
 // ---- registers and code
 // ------------------------------------------------------------------------------------------------
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
+// QK holds its accumulators, a row of Q and the running maximum; interleaved with the softmax also the row sums and the
+// temporaries of exp. The epilogue transposes one vector per lane beside three more.
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
-  (void)s;
-  int cols = c->v[CFG_BLOCK_M] / t->lanes, tile = c->v[CFG_TILE_N] * cols;
-  int qk = tile + cols;               // accumulators, Q
-  int softmax = 2 * cols + EXP_TEMPS; // running maximum, row sums
-  if (c->v[CFG_STAGES] == 2) return qk + softmax;
-  return larger(qk + cols, softmax + cols); // QK keeps the running maximum; the softmax a column of S
+  (void)s; // bf16 and f32 hold the same
+  int cols = c->v[CFG_BLOCK_M] / t->lanes, qk = c->v[CFG_TILE_N] * cols + 2 * cols;
+  int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
+  return larger(qk + softmax, t->lanes + 3);
 }
 
 // Code of QK + PV: vector operations of up to 9.5 bytes, one per accumulator and head_dim step (bf16: pair of steps),
@@ -98,7 +101,10 @@ static int check_range(struct resolver *r, enum config_field f, int step, int lo
 static int check_block_m(struct resolver *r) {
   return check_range(r, CFG_BLOCK_M, r->t->lanes, r->t->lanes, MAX_COLS * r->t->lanes);
 }
-static int check_block_n(struct resolver *r) { return check_range(r, CFG_BLOCK_N, 16, 16, BLOCK_N_MAX); }
+static int check_block_n(struct resolver *r) {
+  int step = block_n_step(r->s);
+  return check_range(r, CFG_BLOCK_N, step, step, BLOCK_N_MAX);
+}
 static int check_stages(struct resolver *r) { return check_range(r, CFG_STAGES, 1, 1, 2); }
 static int check_exp(struct resolver *r) { return check_range(r, CFG_EXP, 1, 0, EXP_COUNT - 1); }
 static int check_prefetch(struct resolver *r) { return check_range(r, CFG_PREFETCH, 1, 0, PREFETCH_MAX); }
@@ -176,11 +182,12 @@ static void set_default(int *field, int value) {
   if (*field == CONFIG_UNSET) *field = value;
 }
 
-// The largest multiple of 16 and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
-static int default_block_n(int tile_n) {
-  int block_n = cpu_defaults.block_n;
+// The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
+static int default_block_n(const struct resolver *r) {
+  int block_n = cpu_defaults.block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r->s);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
-  while (block_n % tile_n) block_n -= 16;
+  for (int smaller = block_n; smaller > 0; smaller -= step)
+    if (smaller % tile_n == 0) return smaller;
   return block_n;
 }
 
@@ -198,7 +205,7 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   bool bf16 = is_bf16(r->s);
   set_default(&v[CFG_STAGES], cpu_defaults.stages);
   set_default(&v[CFG_TILE_N], cpu_defaults.tile_n);
-  set_default(&v[CFG_BLOCK_N], default_block_n(v[CFG_TILE_N]));
+  set_default(&v[CFG_BLOCK_N], default_block_n(r));
   set_default(&v[CFG_BLOCK_M], default_block_m(r, p));
   set_default(&v[CFG_EXP], (int)(r->s->p == DT_BF16 ? cpu_defaults.exp_bf16 : cpu_defaults.exp_f32));
   set_default(&v[CFG_PREFETCH], cpu_defaults.prefetch);

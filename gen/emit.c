@@ -4,6 +4,7 @@
 #include "embedded.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 void shell_word(const char *text, struct buf *out) {
@@ -74,7 +75,25 @@ static void guard_name(const struct buf *symbol, struct buf *out) {
   buf_str(out, "_H");
 }
 
-static void header(const struct embedded_file *abi, struct emitted *e) {
+static void usage(const struct spec *s, const char *symbol, struct buf *out) {
+  buf_str(out, "// How to call it, with packed (batch, seqlen, heads, head_dim) tensors of ");
+  buf_printf(out, "%s (q), %s (k, v) and %s (o):\n", dtype_table[s->q].name, dtype_table[s->kv].name, dtype_table[s->o].name);
+  buf_printf(out,
+             "//\n"
+             "//   struct strobe_args args = {.abi = STROBE_ABI, .size = sizeof args, .batch = b, .heads = h, .heads_kv = g,\n"
+             "//     .q_len = n, .kv_len = m, .diagonal = %s, .scale = %.9gf, // 1/sqrt(%d)\n"
+             "//     .q = {q, n * h * %d, %d, h * %d}, .k = {k, m * g * %d, %d, g * %d},\n"
+             "//     .v = {v, m * g * %d, %d, g * %d}, .o = {o, n * h * %d, %d, h * %d}};\n"
+             "//   strobe_i64 bytes = %s_bytes(&args);\n"
+             "//   void *memory = aligned_alloc(64, bytes);\n"
+             "//   if (!memory || %s_forward(&args, memory, bytes)) ...\n\n",
+             s->mask == MASK_FULL ? "0" : "m - n", (double)(float)(1 / sqrt(s->head_dim)), s->head_dim, s->head_dim, s->head_dim,
+             s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v, s->head_dim_v, s->head_dim_v, s->head_dim_v,
+             s->head_dim_v, s->head_dim_v, symbol, symbol);
+  if (s->mask != MASK_FULL) buf_str(out, "// diagonal m - n aligns the mask to the bottom right, 0 to the top left.\n\n");
+}
+
+static void header(const struct spec *s, const struct embedded_file *abi, struct emitted *e) {
   struct buf *out = &e->header, guard = {0};
   const char *symbol = e->symbol.data;
   guard_name(&e->symbol, &guard);
@@ -85,6 +104,7 @@ static void header(const struct embedded_file *abi, struct emitted *e) {
   buf_add(out, abi->text, abi->len);
   buf_str(out, "\n// ---- this kernel ---------------------------------------------------------------------------------------------\n\n");
   buf_printf(out, "#if STROBE_ABI != %d\n#error \"two headers of different strobe versions in one file\"\n#endif\n\n", STROBE_ABI);
+  usage(s, symbol, out);
   buf_printf(out, "// Its steps, for callers with threads of their own.\nextern const struct strobe_kernel %s;\n\n", symbol);
   buf_printf(out, "// Bytes of memory that %s_forward wants for args (only the sizes are looked at).\n"
                   "strobe_i64 %s_bytes(const struct strobe_args *args);\n\n",
@@ -135,8 +155,10 @@ static int check_dir(const struct templates *t, struct error *err) {
   return 0;
 }
 
-int emit_kernel(const struct instance *i, enum printer printer, const struct templates *t, struct emitted *out,
+int emit_kernel(const struct instance *instance, enum printer printer, const struct templates *t, struct emitted *out,
                 struct error *err) {
+  struct instance kernel = *instance, *const i = &kernel;
+  if (i->spec.mask == MASK_CAUSAL_TOP_LEFT) i->spec.mask = MASK_CAUSAL; // the same kernel: args->diagonal tells them apart
   *out = (struct emitted){.name = {0}};
   const struct embedded_file *abi = abi_text();
   const struct render_options options = {.printer = printer, .templates = *t, .comments = true};
@@ -148,7 +170,7 @@ int emit_kernel(const struct instance *i, enum printer printer, const struct tem
   instance_symbol(i, &out->symbol);
   if (!status && !out->name.failed && !out->symbol.failed) {
     provenance(i, printer, t, out, &out->header);
-    header(abi, out);
+    header(&i->spec, abi, out);
     provenance(i, printer, t, out, &out->source);
     buf_printf(&out->source, "#include \"%s.h\"\n\n#include <stdint.h>\n\n", out->name.data);
     buf_add(&out->source, body.data ? body.data : "", body.len);

@@ -12,6 +12,8 @@ $let chunks = head_dim / unroll
 $let units = tile_n * cols / pair
 $let pv_steps = min(block_n / pair, 16)
 $let edge_steps = head_dim / pair % 8 ? 4 : 8
+$# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
+$let first_steps = stages == 2 ? edge_steps : steps
 $let ldk = pack_k ? head_dim : "k_stride"
 $let ldv = pack_v ? head_dim_v * pair : "v_stride"
 $let k_param = pack_k ? "" : ", strobe_i64 k_stride"

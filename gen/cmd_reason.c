@@ -1,0 +1,83 @@
+// Why the heuristic chose what it chose, for `explain`. The choices themselves are config_resolve's.
+#include "cmd.h"
+
+// What reasons are given from.
+struct facts {
+  const struct spec *spec;
+  const struct target *target;
+  const int *v;
+  int64_t q_len;
+  int vectors; // of queries in a tile
+  bool bf16, one_tile;
+};
+
+static void why_block_m(const struct facts *f, struct buf *out) {
+  if (f->q_len <= f->v[CFG_BLOCK_M])
+    buf_printf(out, "q_len is %lld: a larger tile would be padding", (long long)f->q_len);
+  else
+    buf_printf(out, "%d vectors: each element of K is broadcast once for all of them", f->vectors);
+}
+
+static void why_block_n(const struct facts *f, struct buf *out) {
+  buf_printf(out, "one rescale of O per %d keys; S of %d KB stays in the cache", f->v[CFG_BLOCK_N],
+             f->v[CFG_STAGES] * f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * 4 / 1024);
+}
+
+static void why_tile_n(const struct facts *f, struct buf *out) {
+  const int accumulators = f->v[CFG_TILE_N] * f->vectors;
+  if (f->target->vregs)
+    buf_printf(out, "%d accumulators keep the multiply-add pipes busy and leave %d registers", accumulators,
+               f->target->vregs - accumulators);
+  else
+    buf_printf(out, "%d accumulators", accumulators);
+}
+
+static void why_stages(const struct facts *f, struct buf *out) {
+  buf_str(out, f->v[CFG_STAGES] == 2 ? "exp of one block fills the gaps in QK of the next" : "in turn");
+}
+
+static void why_unroll(const struct facts *f, struct buf *out) {
+  const int budget = f->target->l1i_bytes * 3 / 4 / 1024;
+  if (f->v[CFG_UNROLL] == f->spec->head_dim)
+    buf_printf(out, "all of head_dim: QK and PV fit the %d KB meant for code", budget);
+  else
+    buf_printf(out, "the most that fits the %d KB meant for code", budget);
+}
+
+static void why_exp(const struct facts *f, struct buf *out) {
+  const struct exp_info *e = &exp_table[f->v[CFG_EXP]];
+  buf_printf(out, "error %.1e, against %.1e by the rounding of P", e->eps, dtype_table[f->spec->p].eps);
+}
+
+static void why_prefetch(const struct facts *f, struct buf *out) {
+  buf_str(out, f->v[CFG_PREFETCH] ? "rows come from memory, once" : "blocks are read again from the cache");
+}
+
+static void why_pack_k(const struct facts *f, struct buf *out) {
+  buf_str(out, f->one_tile ? "one tile of queries reads K once" : "tiles of queries share the copy");
+}
+
+static void why_pack_v(const struct facts *f, struct buf *out) {
+  if (f->bf16)
+    buf_str(out, "the dot product wants pairs of rows");
+  else
+    buf_str(out, f->one_tile ? "one tile of queries reads V once" : "tiles of queries share the copy");
+}
+
+static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
+    [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n,   [CFG_TILE_N] = why_tile_n,
+    [CFG_STAGES] = why_stages,   [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
+    [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,   [CFG_PACK_V] = why_pack_v,
+};
+
+void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {
+  const int *v = i->config.v;
+  const struct facts f = {.spec = &i->spec,
+                          .target = i->target,
+                          .v = v,
+                          .q_len = p->q_len,
+                          .vectors = v[CFG_BLOCK_M] / i->target->lanes,
+                          .bf16 = i->spec.kv == DT_BF16,
+                          .one_tile = p->q_len <= v[CFG_BLOCK_M]};
+  reasons[field](&f, out);
+}
