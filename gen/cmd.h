@@ -16,7 +16,8 @@ int cmd_target(const char *name, const struct target **out, struct error *err);
 int cmd_target_here(const char *name, const struct spec *s, const struct target **out, struct error *err);
 
 // Spec, target and config of an instance. `set` (--set) may be NULL; p gives sizes to the heuristic where it has them.
-int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out, struct error *err);
+int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out,
+                 struct error *err);
 
 // A plan for p; target, config and backend as in strobe_plan_options. scale NULL: the default.
 struct cmd_plan {
@@ -39,7 +40,7 @@ double cmd_median(double *values, int n); // sorts values; n >= 1
 // One sentence on why the heuristic gives a field its value.
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out);
 
-extern const char cmd_backends[]; // "code|scalar|builtin|reference": the words of --backend
+extern const char cmd_backends[];         // "code|scalar|builtin|reference": the words of --backend
 const char *cmd_backend_name(int choice); // of an OPT_CHOICE; 0: NULL
 
 #endif

@@ -16,13 +16,15 @@ struct bench_options {
 
 #define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
-    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T", .about = "default: the best that this CPU can run"),
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
+        .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "of all tensors (default: bnhd)"),
-    ROW(OPT_INT, runs, .name = "runs", .value = "N", .about = "rounds over all problems (default: 11)", .least = 1, .most = 10000),
-    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)", .least = 1,
-        .most = 1024),
+    ROW(OPT_INT, runs, .name = "runs", .value = "N", .about = "rounds over all problems (default: 11)", .least = 1,
+        .most = 10000),
+    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)",
+        .least = 1, .most = 1024),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
 };
@@ -33,7 +35,7 @@ static void defaults(void *options) {
   o->threads = 1;
 }
 
-enum { DECODE_ROWS = 8 };                  // up to this many query rows a kernel is held against reading
+enum { DECODE_ROWS = 8 };                          // up to this many query rows a kernel is held against reading
 static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the probe on either side of it
 
 // One problem: its tensors, plan, and what was measured.
@@ -44,8 +46,8 @@ struct bench_case {
   strobe_plan *plan;
   struct strobe_plan_info info;
   void *workspace;
-  struct probe_reader **readers; // one per thread; NULL: held against arithmetic
-  int64_t repeats;               // executions of a burst
+  struct probe_reader **readers;  // one per thread; NULL: held against arithmetic
+  int64_t repeats;                // executions of a burst
   double *seconds, *peak, *ratio; // of each run; peak in GFLOP/s or GB/s
 };
 
@@ -56,12 +58,13 @@ struct bench {
   int n;
 };
 
-// ---- work --------------------------------------------------------------------------------------------------------------
+// ---- work ---------------------------------------------------------------------------------------
 
 // Bytes that must move at least: every tensor once.
 static double least_bytes(const struct problem *p) {
   const struct spec *s = &p->spec;
-  const double q = (double)(p->batch * p->heads) * (double)p->q_len, k = (double)(p->batch * p->heads_kv) * (double)p->kv_len;
+  const double q = (double)(p->batch * p->heads) * (double)p->q_len,
+               k = (double)(p->batch * p->heads_kv) * (double)p->kv_len;
   return q * (s->head_dim * dtype_table[s->q].bytes + s->head_dim_v * dtype_table[s->o].bytes) +
          k * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
 }
@@ -74,7 +77,8 @@ static double peak_of(const struct bench_case *c, int threads) {
   double sum = 0;
 #pragma omp parallel for num_threads(threads) reduction(+ : sum) schedule(static, 1)
   for (int i = 0; i < threads; i++)
-    sum += c->readers ? probe_reader_run(c->readers[i], probe_ms) : probe_compute(&c->problem.spec, c->target, probe_ms);
+    sum +=
+        c->readers ? probe_reader_run(c->readers[i], probe_ms) : probe_compute(&c->problem.spec, c->target, probe_ms);
   return sum;
 }
 
@@ -87,7 +91,7 @@ static int burst(const struct bench_case *c, int64_t repeats, double *seconds, s
   return cmd_api_error((enum strobe_status)status, err);
 }
 
-// ---- setting up --------------------------------------------------------------------------------------------------------
+// ---- setting up ---------------------------------------------------------------------------------
 
 static int make_readers(struct bench_case *c, int threads, struct error *err) {
   c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
@@ -104,7 +108,8 @@ static int set_up(struct bench *b, struct bench_case *c, const char *text, struc
   int status = problem_parse(text, &c->problem, err);
   if (!status) status = problem_complete(&c->problem, err);
   if (!status && problem_flops(&c->problem) <= 0)
-    status = fail(err, STROBE_INVALID, "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
+    status = fail(err, STROBE_INVALID,
+                  "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
   if (!status) status = cmd_target_here(o->target, &c->problem.spec, &c->target, err);
   if (!status) status = spec_supported(&c->problem.spec, c->target, err);
   const struct cmd_plan request = {
@@ -141,9 +146,10 @@ static void tear_down(struct bench *b) {
   strobe_context_destroy(b->ctx);
 }
 
-// ---- measuring ---------------------------------------------------------------------------------------------------------
+// ---- measuring ----------------------------------------------------------------------------------
 
-// Rounds over all problems, so that a slow minute of the machine meets all of them; the peak is taken before and after each burst.
+// Rounds over all problems, so that a slow minute of the machine meets all of them; the peak is taken before and after
+// each burst.
 static int measure(struct bench *b, struct error *err) {
   const int threads = (int)b->opt->threads;
   int status = 0;
@@ -174,9 +180,10 @@ static struct summary summarise(struct bench_case *c, int n) {
                           .unit = c->readers ? "GB/s" : "GFLOP/s"};
 }
 
-// ---- reporting ---------------------------------------------------------------------------------------------------------
+// ---- reporting ----------------------------------------------------------------------------------
 
-static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct summary *m, const char *problem) {
+static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct summary *m,
+                     const char *problem) {
   json_object(j, NULL);
   json_string(j, "problem", problem);
   json_string(j, "instance", c->info.instance);
@@ -212,7 +219,8 @@ static void add_row(struct table *t, const struct bench_case *c, const struct su
 }
 
 static int report(struct bench *b, struct error *err) {
-  static const char *const header[] = {"problem", "target", "config", "backend", "ms", "rate", "peak", "unit", "percent", "spread"};
+  static const char *const header[] = {"problem", "target", "config", "backend", "ms",
+                                       "rate",    "peak",   "unit",   "percent", "spread"};
   struct buf out = {0}, why = {0};
   struct table t;
   struct json j = {.out = &out};
@@ -242,7 +250,8 @@ static int report(struct bench *b, struct error *err) {
 
 static int run(const struct command *c, struct error *err) {
   struct bench b = {.opt = c->options};
-  if (b.opt->json && b.opt->csv) return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
+  if (b.opt->json && b.opt->csv)
+    return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
   if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))
@@ -261,8 +270,10 @@ const struct verb verb_bench = {
     .name = "bench",
     .operands = "PROBLEM...",
     .about = "time kernels, each beside the peak that this machine reaches at that moment",
-    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 8 query rows, of reads as many bytes\n"
-               "long as the kernel's. percent is the median over runs of rate / peak beside it; spread is (slowest - fastest) / median.",
+    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 8 query rows, of "
+               "reads as many bytes\n"
+               "long as the kernel's. percent is the median over runs of rate / peak beside it; spread is (slowest - "
+               "fastest) / median.",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

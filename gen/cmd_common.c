@@ -17,7 +17,7 @@ const char *cmd_backend_name(int choice) {
   return names[choice];
 }
 
-// ---- targets and instances ---------------------------------------------------------------------------------------------
+// ---- targets and instances ----------------------------------------------------------------------
 
 int cmd_target(const char *name, const struct target **out, struct error *err) {
   *out = target_find(name);
@@ -29,8 +29,9 @@ int cmd_target(const char *name, const struct target **out, struct error *err) {
     names[n++] = target_table[i].name;
     buf_printf(&known, "%s%s", i ? ", " : "", target_table[i].name);
   }
-  const int status = fail(err, STROBE_INVALID, "--target \"%s\": must be one of %s; the nearest is %s", quote(slice_of(name)).text,
-                          known.failed ? "c99" : known.data, nearest_name(slice_of(name), names, n));
+  const int status =
+      fail(err, STROBE_INVALID, "--target \"%s\": must be one of %s; the nearest is %s", quote(slice_of(name)).text,
+           known.failed ? "c99" : known.data, nearest_name(slice_of(name), names, n));
   buf_free(&known);
   return status;
 }
@@ -42,12 +43,13 @@ int cmd_target_here(const char *name, const struct spec *s, const struct target 
   if (name) status = cmd_target(name, out, err);
   if (!status && !*out) status = spec_supported(s, target_find("c99"), err);
   if (!status && !cpu_has_target(*out))
-    status = fail(err, STROBE_UNSUPPORTED, "--target %s: this CPU cannot run it; the best it can run is %s", (*out)->name,
-                  best ? best->name : "c99");
+    status = fail(err, STROBE_UNSUPPORTED, "--target %s: this CPU cannot run it; the best it can run is %s",
+                  (*out)->name, best ? best->name : "c99");
   return status;
 }
 
-int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out, struct error *err) {
+int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out,
+                 struct error *err) {
   *out = (struct instance){.spec = p->spec, .target = t};
   config_clear(&out->config);
   int status = spec_supported(&p->spec, t, err);
@@ -56,7 +58,7 @@ int cmd_instance(const struct problem *p, const struct target *t, const char *se
   return status;
 }
 
-// ---- plans -------------------------------------------------------------------------------------------------------------
+// ---- plans --------------------------------------------------------------------------------------
 
 int cmd_api_error(enum strobe_status status, struct error *err) {
   return status ? fail(err, status, "%s", strobe_error()) : 0;
@@ -94,7 +96,7 @@ struct strobe_io cmd_io(const struct strobe_args *args, void *workspace) {
                             .workspace = workspace};
 }
 
-// ---- output ------------------------------------------------------------------------------------------------------------
+// ---- output -------------------------------------------------------------------------------------
 
 int cmd_print(struct buf *out, struct error *err) {
   int status = out->failed ? fail(err, STROBE_NO_MEMORY, "no memory for the output") : 0;

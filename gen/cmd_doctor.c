@@ -54,7 +54,7 @@ static void finding(struct doctor *d, enum verdict v, const char *name, const ch
   json_end(&d->json);
 }
 
-// ---- the machine -------------------------------------------------------------------------------------------------------
+// ---- the machine --------------------------------------------------------------------------------
 
 static void check_machine(struct doctor *d) {
   char name[64];
@@ -62,7 +62,8 @@ static void check_machine(struct doctor *d) {
   finding(d, FACT, "CPU", "%s", name);
   for (int i = 0; i < target_count; i++)
     if (target_table[i].family == FAMILY_CPU)
-      finding(d, cpu_has_target(&target_table[i]) ? FINE : MISSING, "target", "%s: %s", target_table[i].name, target_table[i].about);
+      finding(d, cpu_has_target(&target_table[i]) ? FINE : MISSING, "target", "%s: %s", target_table[i].name,
+              target_table[i].about);
   finding(d, FACT, "threads", "%d by OpenMP", parallel_default_workers());
   finding(d, FACT, "version", "strobe %s, templates %016" PRIx64, strobe_version(), templates_hash());
 }
@@ -94,7 +95,7 @@ static void check_compiler(struct doctor *d, const char *name) {
   finding(d, MISSING, name, "not in PATH; not required, it would compile emitted files");
 }
 
-// ---- the JIT -----------------------------------------------------------------------------------------------------------
+// ---- the JIT ------------------------------------------------------------------------------------
 
 // A page of this process that is writable and executable, or NULL; true of the whole process, with kernels loaded.
 static const char *writable_and_executable(char *line, size_t size) {
@@ -109,7 +110,8 @@ static const char *writable_and_executable(char *line, size_t size) {
   return found;
 }
 
-static int run_plan(const strobe_plan *plan, const struct strobe_plan_info *info, struct verify_result *r, struct error *err) {
+static int run_plan(const strobe_plan *plan, const struct strobe_plan_info *info, struct verify_result *r,
+                    struct error *err) {
   struct verify_case c = {.kind = input_kind_find("normal"), .seed = 1, .layout = LAYOUT_BNHD};
   struct config config;
   struct tensors t;
@@ -127,7 +129,8 @@ static int run_plan(const strobe_plan *plan, const struct strobe_plan_info *info
 }
 
 // Compiles and runs one small kernel; the sentence about what went wrong, if anything, is in err.
-static int try_kernel(struct doctor *d, strobe_context *ctx, const struct target *t, const char *backend, struct error *err) {
+static int try_kernel(struct doctor *d, strobe_context *ctx, const struct target *t, const char *backend,
+                      struct error *err) {
   struct problem p;
   strobe_plan *plan = NULL;
   struct strobe_plan_info info;
@@ -135,12 +138,15 @@ static int try_kernel(struct doctor *d, strobe_context *ctx, const struct target
   char name[64];
   snprintf(name, sizeof name, "JIT %s", t->name);
   int status = problem_parse("d32:f32:b1h1q17k33", &p, err);
-  if (!status) status = cmd_plan(ctx, &(struct cmd_plan){.problem = &p, .target = t->name, .backend = backend}, &plan, &info, err);
-  if (!status) status = run_plan(plan, &info, &r, err);
-  if (!status && !r.ok) status = fail(err, STROBE_INTERNAL, "the kernel ran, but its output is wrong: error %.3g, bound %.3g", r.o.err, r.o.bound);
   if (!status)
-    finding(d, FINE, name, "%s: render %.2f ms, encode %.2f ms, libtcc %.2f ms, load %.2f ms; output right", backend, info.render_ms,
-            info.encode_ms, info.compile_ms, info.load_ms);
+    status = cmd_plan(ctx, &(struct cmd_plan){.problem = &p, .target = t->name, .backend = backend}, &plan, &info, err);
+  if (!status) status = run_plan(plan, &info, &r, err);
+  if (!status && !r.ok)
+    status = fail(err, STROBE_INTERNAL, "the kernel ran, but its output is wrong: error %.3g, bound %.3g", r.o.err,
+                  r.o.bound);
+  if (!status)
+    finding(d, FINE, name, "%s: render %.2f ms, encode %.2f ms, libtcc %.2f ms, load %.2f ms; output right", backend,
+            info.render_ms, info.encode_ms, info.compile_ms, info.load_ms);
   else
     finding(d, BROKEN, name, "%s: %s", backend, err->text);
   strobe_plan_destroy(plan);
@@ -172,7 +178,7 @@ static void check_jit(struct doctor *d) {
   strobe_context_destroy(ctx);
 }
 
-// ---- the verb ----------------------------------------------------------------------------------------------------------
+// ---- the verb -----------------------------------------------------------------------------------
 
 static int run(const struct command *c, struct error *err) {
   static const char *const compilers[] = {"cc", "clang", "nvcc"};
@@ -196,7 +202,8 @@ static int run(const struct command *c, struct error *err) {
     table_print(&d.table, cmd_colour(), &d.out), buf_str(&d.out, "\nthe JIT works here\n");
   else
     table_print(&d.table, cmd_colour(), &d.out),
-        buf_printf(&d.out, "\nthe JIT does not work here: %s\nplans fall back to kernels that were compiled in\n", d.reason);
+        buf_printf(&d.out, "\nthe JIT does not work here: %s\nplans fall back to kernels that were compiled in\n",
+                   d.reason);
   table_free(&d.table);
   buf_free(&json_text);
   return cmd_print(&d.out, err) ? 2 : !d.jit_works;
@@ -206,14 +213,16 @@ const struct verb verb_doctor = {
     .name = "doctor",
     .operands = "",
     .about = "say what this machine and this build can do, and whether the JIT works",
-    .details = "Exit status 0: the JIT works, on every target this CPU has. Compilers are looked for, but none is required.",
-    .example = "  $ strobe doctor\n"
-               "  CPU                     AMD EPYC 9575F\n"
-               "  target          ok      avx512: x86-64 with AVX-512 F, BW, DQ and VL\n"
-               "  JIT avx512      ok      code: render 0.61 ms, encode 0.32 ms, libtcc 0.80 ms, load 0.05 ms; output right\n"
-               "  W^X             ok      no page of this process is writable and executable\n"
-               "  ...\n"
-               "  the JIT works here",
+    .details =
+        "Exit status 0: the JIT works, on every target this CPU has. Compilers are looked for, but none is required.",
+    .example =
+        "  $ strobe doctor\n"
+        "  CPU                     AMD EPYC 9575F\n"
+        "  target          ok      avx512: x86-64 with AVX-512 F, BW, DQ and VL\n"
+        "  JIT avx512      ok      code: render 0.61 ms, encode 0.32 ms, libtcc 0.80 ms, load 0.05 ms; output right\n"
+        "  W^X             ok      no page of this process is writable and executable\n"
+        "  ...\n"
+        "  the JIT works here",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
     .options_size = sizeof(struct doctor_options),

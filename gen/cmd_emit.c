@@ -14,11 +14,13 @@ struct emit_options {
 
 #define ROW(kind, field, ...) OPTION(kind, struct emit_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
-    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T", .about = "c99, avx512, avx512bf16", .required = true),
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
+        .about = "which machine; strobe doctor lists them", .required = true),
     ROW(OPT_CHOICE, printer, .name = "printer", .value = "scalar|intrin|code",
         .about = "C loops, intrinsics, or encoded instructions (default: intrin; scalar on c99)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
-    ROW(OPT_TEXT, template_dir, .name = "template-dir", .value = "D", .about = "templates here override the built-in ones"),
+    ROW(OPT_TEXT, template_dir, .name = "template-dir", .value = "D",
+        .about = "templates here override the built-in ones"),
     ROW(OPT_TEXT, out, .name = "output", .letter = 'o', .value = "DIR",
         .about = "directory of the two files; made if it is not there", .required = true),
     ROW(OPT_FLAG, json, .name = "json", .about = "print what was written as JSON"),
@@ -62,8 +64,8 @@ static int report(const struct emitted *e, const struct buf path[2], int changed
     json_bool(&j, "changed", changed > 0);
     json_end(&j);
   } else {
-    buf_printf(&out, "%s %s\n%s %s\nsymbol %s\n", changed ? "wrote  " : "current", path[0].data, changed ? "wrote  " : "current",
-               path[1].data, e->symbol.data);
+    buf_printf(&out, "%s %s\n%s %s\nsymbol %s\n", changed ? "wrote  " : "current", path[0].data,
+               changed ? "wrote  " : "current", path[1].data, e->symbol.data);
   }
   return cmd_print(&out, err);
 }
@@ -95,7 +97,8 @@ const struct verb verb_emit = {
     .name = "emit",
     .operands = "SPEC",
     .about = "write a kernel as one .c and one .h file that need only a C compiler",
-    .details = "The files are written whole or not at all, and only if they would change. Sizes in SPEC, if any, guide the choice of\n"
+    .details = "The files are written whole or not at all, and only if they would change. Sizes in SPEC, if any, guide "
+               "the choice of\n"
                "a config; the kernel serves every size.",
     .example = "  $ strobe emit d64:f32:causal --target avx512 -o third_party/attn\n"
                "  wrote   third_party/attn/attn_fwd_d64_f32_causal_m64n128s2_avx512.c\n"

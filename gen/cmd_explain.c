@@ -26,12 +26,12 @@ struct explained {
   enum printer printer;
   struct kernel_stats stats;
   struct buf name, problem_text;
-  size_t text_bytes; // of what libtcc compiles
+  size_t text_bytes;       // of what libtcc compiles
   double flops, fma_slots; // of the whole problem
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
 };
 
-// ---- numbers -----------------------------------------------------------------------------------------------------------
+// ---- numbers ------------------------------------------------------------------------------------
 
 static void count_traffic(struct explained *e) {
   const struct problem *p = &e->problem;
@@ -54,7 +54,8 @@ static int count_work(struct explained *e, struct error *err) {
   struct render_options o = {.printer = e->printer, .for_tcc = true};
   struct error no_encoder = {0};
   int status = kernel_render(&e->instance, &o, &text, &e->stats, &no_encoder);
-  if (status == STROBE_UNSUPPORTED && e->printer == PRINTER_CODE) { // no encoder: operations are counted, bytes are not known
+  if (status == STROBE_UNSUPPORTED &&
+      e->printer == PRINTER_CODE) { // no encoder: operations are counted, bytes are not known
     text.len = 0;
     o = (struct render_options){.printer = e->printer = PRINTER_INTRIN};
     status = kernel_render(&e->instance, &o, &text, &e->stats, err);
@@ -102,7 +103,7 @@ static bool is_given(const struct explained *e, int field) {
   return e->given.v[field] != CONFIG_UNSET && !(field == CFG_UNROLL && e->given.v[field] == 0);
 }
 
-// ---- text --------------------------------------------------------------------------------------------------------------
+// ---- text ---------------------------------------------------------------------------------------
 
 static void print_config(const struct explained *e, bool colour, struct buf *out) {
   static const char *const header[] = {"field", "value", "from", "why", "what it is"};
@@ -131,7 +132,8 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
 }
 
 static void print_phases(const struct explained *e, bool colour, struct buf *out) {
-  static const char *const header[] = {"phase", "operations", "multiply-adds", "instructions", "bytes", "slots", "m.-adds / slot"};
+  static const char *const header[] = {"phase", "operations", "multiply-adds", "instructions",
+                                       "bytes", "slots",      "m.-adds / slot"};
   const struct kernel_stats *k = &e->stats;
   struct table t;
   table_begin(&t, "lrrrrrr", header);
@@ -152,7 +154,8 @@ static void print_phases(const struct explained *e, bool colour, struct buf *out
 static void print_registers(const struct explained *e, struct buf *out) {
   const struct kernel_stats *k = &e->stats;
   if (!k->vregs_limit) {
-    buf_printf(out, "\nregisters: %d arrays of %d lanes; a compiler decides where they live\n", k->vregs_peak, e->instance.target->lanes);
+    buf_printf(out, "\nregisters: %d arrays of %d lanes; a compiler decides where they live\n", k->vregs_peak,
+               e->instance.target->lanes);
     return;
   }
   buf_printf(out, "\nregisters: %d of %d vector registers at most", k->vregs_peak, k->vregs_limit);
@@ -170,16 +173,20 @@ static void print_floor(const struct explained *e, struct buf *out) {
   const struct target *t = e->instance.target;
   buf_printf(out, "\nscratch: %lld bytes per worker\n", (long long)e->stats.scratch_bytes);
   buf_printf(out, "text: %zu bytes of C by printer %s%s\n", e->text_bytes, printer_names[e->printer],
-             e->printer == PRINTER_INTRIN ? "; this build has no encoder, so instruction bytes are not known" : " for libtcc");
+             e->printer == PRINTER_INTRIN ? "; this build has no encoder, so instruction bytes are not known"
+                                          : " for libtcc");
   if (e->stats.code_bytes)
-    buf_printf(out, "code: %d bytes of vector instructions; the instruction cache has %d\n", e->stats.code_bytes, t->l1i_bytes);
+    buf_printf(out, "code: %d bytes of vector instructions; the instruction cache has %d\n", e->stats.code_bytes,
+               t->l1i_bytes);
   buf_printf(out, "\nfloor of %s\n", e->problem_text.data);
-  buf_printf(out, "  work     %.4g GFLOP = %.4g M multiply-add slots of %d lanes\n", 1e-9 * e->flops, 1e-6 * e->fma_slots, t->lanes);
+  buf_printf(out, "  work     %.4g GFLOP = %.4g M multiply-add slots of %d lanes\n", 1e-9 * e->flops,
+             1e-6 * e->fma_slots, t->lanes);
   buf_printf(out, "  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
-  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d queries\n", 1e-6 * e->cached_bytes, c->v[CFG_BLOCK_M]);
+  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d queries\n", 1e-6 * e->cached_bytes,
+             c->v[CFG_BLOCK_M]);
   buf_printf(out, "\nmemory traffic against the unfused algorithm, which writes and reads S and P\n");
-  buf_printf(out, "  unfused  4 N^2 + 4 d N = %.4g M elements, %.4g MB with S and P in f32\n", 1e-6 * e->unfused_elements,
-             1e-6 * e->unfused_bytes);
+  buf_printf(out, "  unfused  4 N^2 + 4 d N = %.4g M elements, %.4g MB with S and P in f32\n",
+             1e-6 * e->unfused_elements, 1e-6 * e->unfused_bytes);
   buf_printf(out, "  fused    4 d N         = %.4g M elements, %.4g MB, %.1f times less\n", 1e-6 * e->fused_elements,
              1e-6 * e->least_bytes, e->least_bytes > 0 ? e->unfused_bytes / e->least_bytes : 1);
 }
@@ -188,7 +195,9 @@ static void print_text(const struct explained *e, bool colour, struct buf *out) 
   const struct target *t = e->instance.target;
   const int *c = e->instance.config.v, vectors = c[CFG_BLOCK_M] / t->lanes;
   buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
-  buf_printf(out, "tiles: %d queries (%d vectors, one query per lane) x %d keys; register tile %d keys x %d vectors = %d accumulators\n\n",
+  buf_printf(out,
+             "tiles: %d queries (%d vectors, one query per lane) x %d keys; register tile %d keys x %d vectors = %d "
+             "accumulators\n\n",
              c[CFG_BLOCK_M], vectors, c[CFG_BLOCK_N], c[CFG_TILE_N], vectors, c[CFG_TILE_N] * vectors);
   print_config(e, colour, out);
   print_registers(e, out);
@@ -197,7 +206,7 @@ static void print_text(const struct explained *e, bool colour, struct buf *out) 
   print_floor(e, out);
 }
 
-// ---- JSON --------------------------------------------------------------------------------------------------------------
+// ---- JSON ---------------------------------------------------------------------------------------
 
 static void print_json(const struct explained *e, struct buf *out) {
   struct json j = {.out = out};
@@ -268,7 +277,8 @@ const struct verb verb_explain = {
     .about = "show a kernel's tiles, registers, instructions, memory traffic and why its config is what it is",
     .details = "Sizes that PROBLEM leaves out: batch 1, 1 head, q_len 1024, kv_len = q_len.",
     .example = "  $ strobe explain d128:bf16:causal:b1h8q2048k2048 --target avx512bf16\n"
-               "  tiles: 64 queries (4 vectors, one query per lane) x 128 keys; register tile 4 keys x 4 vectors = 16 accumulators\n"
+               "  tiles: 64 queries (4 vectors, one query per lane) x 128 keys; register tile 4 keys x 4 vectors = 16 "
+               "accumulators\n"
                "  ...\n"
                "  phase    operations  multiply-adds  instructions  bytes  slots  m.-adds / slot\n"
                "  qk             1380           1024          1380  10240   1110           0.923\n"

@@ -65,8 +65,8 @@ static void why_pack_v(const struct facts *f, struct buf *out) {
 }
 
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
-    [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n,   [CFG_TILE_N] = why_tile_n,
-    [CFG_STAGES] = why_stages,   [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
+    [CFG_BLOCK_M] = why_block_m,   [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,
+    [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,
     [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,   [CFG_PACK_V] = why_pack_v,
 };
 

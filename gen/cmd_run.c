@@ -26,15 +26,18 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, q, .name = "q", .value = "Q.npy", .about = "(batch, q_len, heads, head_dim)", .required = true),
     ROW(OPT_TEXT, k, .name = "k", .value = "K.npy", .about = "(batch, kv_len, heads_kv, head_dim)", .required = true),
     ROW(OPT_TEXT, v, .name = "v", .value = "V.npy", .about = "(batch, kv_len, heads_kv, head_dim_v)", .required = true),
-    ROW(OPT_TEXT, o, .name = "output", .letter = 'o', .value = "O.npy", .about = "written: (batch, q_len, heads, head_dim_v)",
-        .required = true),
-    ROW(OPT_TEXT, lse, .name = "lse", .value = "L.npy", .about = "written: log-sum-exp, (batch, heads, q_len), float32"),
-    ROW(OPT_NUMBER, scale, .name = "scale", .value = "S", .about = "of Q K^T before the softmax (default: 1/sqrt(head_dim))"),
-    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T", .about = "default: the best that this CPU can run"),
+    ROW(OPT_TEXT, o, .name = "output", .letter = 'o', .value = "O.npy",
+        .about = "written: (batch, q_len, heads, head_dim_v)", .required = true),
+    ROW(OPT_TEXT, lse, .name = "lse", .value = "L.npy",
+        .about = "written: log-sum-exp, (batch, heads, q_len), float32"),
+    ROW(OPT_NUMBER, scale, .name = "scale", .value = "S",
+        .about = "of Q K^T before the softmax (default: 1/sqrt(head_dim))"),
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
+        .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
-    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers (default: OpenMP's number of threads)", .least = 1,
-        .most = 1024),
+    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers (default: OpenMP's number of threads)",
+        .least = 1, .most = 1024),
     ROW(OPT_FLAG, json, .name = "json", .about = "print the result line as JSON"),
 };
 
@@ -50,16 +53,18 @@ struct run {
   double plan_ms, execute_ms;
 };
 
-// ---- inputs ------------------------------------------------------------------------------------------------------------
+// ---- inputs -------------------------------------------------------------------------------------
 
 static const unsigned accepted[DT_COUNT] = {
     [DT_F32] = 1u << NPY_F4, [DT_BF16] = 1u << NPY_U2, [DT_F16] = 1u << NPY_F2 | 1u << NPY_U2};
 
 // A size of the problem against an axis of a file: takes it if the problem leaves it out.
-static int match_axis(const char *file, const char *axis, int64_t have, const char *name, int64_t *size, struct error *err) {
+static int match_axis(const char *file, const char *axis, int64_t have, const char *name, int64_t *size,
+                      struct error *err) {
   if (*size < 0) *size = have;
   if (*size == have) return 0;
-  return fail(err, STROBE_INVALID, "%.200s: %s %" PRId64 ", but %s is %" PRId64 " by the problem and the files before it; must be %" PRId64,
+  return fail(err, STROBE_INVALID,
+              "%.200s: %s %" PRId64 ", but %s is %" PRId64 " by the problem and the files before it; must be %" PRId64,
               file, axis, have, name, *size, *size);
 }
 
@@ -76,9 +81,11 @@ static int match_file(struct run *r, int which, struct error *err) {
   int status = npy_expect(a, name, accepted[type], 4, any, err);
   if (!status) status = match_axis(name, "axis 0 (batch)", a->shape[0], "batch", &p->batch, err);
   if (!status)
-    status = match_axis(name, "axis 1 (seqlen)", a->shape[1], is_q ? "q_len" : "kv_len", is_q ? &p->q_len : &p->kv_len, err);
+    status =
+        match_axis(name, "axis 1 (seqlen)", a->shape[1], is_q ? "q_len" : "kv_len", is_q ? &p->q_len : &p->kv_len, err);
   if (!status)
-    status = match_axis(name, "axis 2 (heads)", a->shape[2], is_q ? "heads" : "heads_kv", is_q ? &p->heads : &p->heads_kv, err);
+    status = match_axis(name, "axis 2 (heads)", a->shape[2], is_q ? "heads" : "heads_kv",
+                        is_q ? &p->heads : &p->heads_kv, err);
   if (!status)
     status = match_axis(name, "axis 3 (head_dim)", a->shape[3], which == IN_V ? "head_dim_v" : "head_dim", &dim, err);
   return status;
@@ -93,7 +100,7 @@ static int read_inputs(struct run *r, struct error *err) {
   return status ? status : problem_complete(&r->problem, err);
 }
 
-// ---- outputs -----------------------------------------------------------------------------------------------------------
+// ---- outputs ------------------------------------------------------------------------------------
 
 static int check_output(const struct run *r, const char *option, const char *path, struct error *err) {
   static const char *const names[INPUTS] = {"--q", "--k", "--v"};
@@ -127,21 +134,23 @@ static int allocate(struct run *r, struct error *err) {
   const size_t o_bytes = o_elements(p) * (size_t)dtype_table[p->spec.o].bytes;
   r->o = aligned_alloc(64, (o_bytes + 64) / 64 * 64);
   if (r->opt->lse) r->lse = calloc((size_t)(p->batch * p->heads * p->q_len) + 1, sizeof *r->lse);
-  if (!r->o || (r->opt->lse && !r->lse)) return fail(err, STROBE_NO_MEMORY, "no memory for an output of %zu bytes", o_bytes);
+  if (!r->o || (r->opt->lse && !r->lse))
+    return fail(err, STROBE_NO_MEMORY, "no memory for an output of %zu bytes", o_bytes);
   return 0;
 }
 
 static int write_outputs(const struct run *r, struct error *err) {
   static const enum npy_type types[DT_COUNT] = {[DT_F32] = NPY_F4, [DT_BF16] = NPY_U2, [DT_F16] = NPY_F2};
   const struct problem *p = &r->problem;
-  const int64_t o_shape[] = {p->batch, p->q_len, p->heads, p->spec.head_dim_v}, lse_shape[] = {p->batch, p->heads, p->q_len};
+  const int64_t o_shape[] = {p->batch, p->q_len, p->heads, p->spec.head_dim_v},
+                lse_shape[] = {p->batch, p->heads, p->q_len};
   int status = 0;
   if (r->lse) status = npy_write(r->opt->lse, NPY_F4, 3, lse_shape, r->lse, err);
   if (!status) status = npy_write(r->opt->o, types[p->spec.o], 4, o_shape, r->o, err);
   return status;
 }
 
-// ---- the run -----------------------------------------------------------------------------------------------------------
+// ---- the run ------------------------------------------------------------------------------------
 
 static int execute(struct run *r, const strobe_plan *plan, struct error *err) {
   const struct strobe_io io = {.size = sizeof io,
@@ -167,7 +176,8 @@ static double largest_output(const struct run *r) {
   return largest;
 }
 
-static void report_json(const struct run *r, const struct strobe_plan_info *info, const char *problem, struct buf *out) {
+static void report_json(const struct run *r, const struct strobe_plan_info *info, const char *problem,
+                        struct buf *out) {
   struct json j = {.out = out};
   json_object(&j, NULL);
   json_string(&j, "problem", problem);
@@ -194,9 +204,9 @@ static int report(const struct run *r, const struct strobe_plan_info *info, stru
   if (!out.failed && r->opt->json)
     report_json(r, info, problem.data, &out);
   else if (!out.failed)
-    buf_printf(&out, "%s: %s by %s%s%s%s, %.3f ms to plan, %.3f ms to run, max |o| %.6g\n", problem.data, info->instance,
-               info->backend, *info->why ? " (" : "", info->why, *info->why ? ")" : "", r->plan_ms, r->execute_ms,
-               largest_output(r));
+    buf_printf(&out, "%s: %s by %s%s%s%s, %.3f ms to plan, %.3f ms to run, max |o| %.6g\n", problem.data,
+               info->instance, info->backend, *info->why ? " (" : "", info->why, *info->why ? ")" : "", r->plan_ms,
+               r->execute_ms, largest_output(r));
   buf_free(&problem);
   return cmd_print(&out, err);
 }
@@ -246,10 +256,12 @@ const struct verb verb_run = {
     .name = "run",
     .operands = "PROBLEM",
     .about = "compute attention on .npy files",
-    .details = "Arrays are (batch, seqlen, heads, head_dim): float32, or bf16 as uint16. Sizes that PROBLEM leaves out are those of\n"
+    .details = "Arrays are (batch, seqlen, heads, head_dim): float32, or bf16 as uint16. Sizes that PROBLEM leaves out "
+               "are those of\n"
                "the files. Outputs are written whole or not at all.",
     .example = "  $ strobe run d64:f32:causal --q q.npy --k k.npy --v v.npy -o o.npy --lse lse.npy\n"
-               "  d64:f32:causal:b1h9/3q512k512: attn_fwd_d64_f32_causal_m64n128s2_avx512 by code, 6.204 ms to plan, 2.310 ms to\n"
+               "  d64:f32:causal:b1h9/3q512k512: attn_fwd_d64_f32_causal_m64n128s2_avx512 by code, 6.204 ms to plan, "
+               "2.310 ms to\n"
                "  run, max |o| 3.41216",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,

@@ -20,13 +20,16 @@ struct verify_options {
 
 #define ROW(kind_, field, ...) OPTION(kind_, struct verify_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
-    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T", .about = "only this one (default: all that this CPU can run)"),
-    ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "only this one (default: code, scalar, builtin)"),
+    ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
+        .about = "only this one (default: all that this CPU can run)"),
+    ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends,
+        .about = "only this one (default: code, scalar, builtin)"),
     ROW(OPT_TEXT, kind, .name = "kind", .value = "KIND",
-        .about = "of inputs: a name, quick or all (default: quick); strobe verify --kind help lists them"),
+        .about = "of inputs: all, quick (7 of them, the default), or one by name, such as normal"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "only this one (default: both)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
-    ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0, .most = INT64_MAX),
+    ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0,
+        .most = INT64_MAX),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
 };
 
@@ -56,13 +59,15 @@ struct session {
   bool progress;
 };
 
-// ---- one case ----------------------------------------------------------------------------------------------------------
+// ---- one case -----------------------------------------------------------------------------------
 
-static void reproducer(const struct session *s, const struct verify_case *c, const struct combination *on, struct buf *out) {
+static void reproducer(const struct session *s, const struct verify_case *c, const struct combination *on,
+                       struct buf *out) {
   buf_str(out, "strobe verify ");
   problem_print(&c->problem, out);
   if (on->target) buf_printf(out, " --target %s", on->target->name);
-  buf_printf(out, " --backend %s --kind %s --layout %s --seed %" PRIu64, on->backend, c->kind->name, layout_names[c->layout], c->seed);
+  buf_printf(out, " --backend %s --kind %s --layout %s --seed %" PRIu64, on->backend, c->kind->name,
+             layout_names[c->layout], c->seed);
   if (s->opt->set && on->target) buf_printf(out, " --set %s", s->opt->set);
 }
 
@@ -135,11 +140,13 @@ static void report(struct session *s, const struct verify_case *c, const struct 
 
 static void show_progress(struct session *s, const struct verify_case *c, const char *backend) {
   if (!s->progress || probe_clock() - s->started < 1) return;
-  fprintf(stderr, "\r\033[K%d done, %d failed: %s, %s, %s", s->done, s->failed, backend, c->kind->name, layout_names[c->layout]);
+  fprintf(stderr, "\r\033[K%d done, %d failed: %s, %s, %s", s->done, s->failed, backend, c->kind->name,
+          layout_names[c->layout]);
 }
 
-static int run_case(struct session *s, const struct verify_case *c, const struct combination *on, const strobe_plan *plan,
-                    const struct strobe_plan_info *info, const struct config *config, struct error *err) {
+static int run_case(struct session *s, const struct verify_case *c, const struct combination *on,
+                    const strobe_plan *plan, const struct strobe_plan_info *info, const struct config *config,
+                    struct error *err) {
   struct tensors t;
   struct verify_result r;
   show_progress(s, c, on->backend);
@@ -153,7 +160,7 @@ static int run_case(struct session *s, const struct verify_case *c, const struct
   return status;
 }
 
-// ---- the grid ----------------------------------------------------------------------------------------------------------
+// ---- the grid -----------------------------------------------------------------------------------
 
 static bool wants_kind(const struct session *s, const struct input_kind *k) {
   const char *asked = s->opt->kind;
@@ -178,16 +185,22 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
     }
     for (int layout = 0; layout < LAYOUT_COUNT && !status; layout++) {
       if (s->opt->layout && s->opt->layout - 1 != layout) continue;
-      const struct verify_case c = {.problem = *p, .kind = &input_kinds[k], .seed = (uint64_t)s->opt->seed,
-                                    .layout = (enum layout)layout, .pad = PAD, .scale = default_scale(&p->spec)};
+      const struct verify_case c = {.problem = *p,
+                                    .kind = &input_kinds[k],
+                                    .seed = (uint64_t)s->opt->seed,
+                                    .layout = (enum layout)layout,
+                                    .pad = PAD,
+                                    .scale = default_scale(&p->spec)};
       status = run_case(s, &c, on, plan, info, &config, err);
     }
   }
   return status;
 }
 
-// A backend that is not there (no JIT in this build, no compiled-in kernel for the spec) is a note, unless it was asked for.
-static int run_combination(struct session *s, const struct problem *p, const struct combination *on, struct error *err) {
+// A backend that is not there (no JIT in this build, no compiled-in kernel for the spec) is a note, unless it was asked
+// for.
+static int run_combination(struct session *s, const struct problem *p, const struct combination *on,
+                           struct error *err) {
   const struct cmd_plan request = {.problem = p,
                                    .target = on->target ? on->target->name : NULL,
                                    .config = on->target ? s->opt->set : NULL,
@@ -233,7 +246,7 @@ static int run_problem(struct session *s, const struct problem *p, const struct 
   return status;
 }
 
-// ---- the verb ----------------------------------------------------------------------------------------------------------
+// ---- the verb -----------------------------------------------------------------------------------
 
 static int check_kind(const char *name, struct error *err) {
   if (!name || !strcmp(name, "quick") || !strcmp(name, "all") || input_kind_find(name)) return 0;
@@ -244,16 +257,11 @@ static int check_kind(const char *name, struct error *err) {
     names[n++] = input_kinds[i].name;
     buf_printf(&list, ", %s", input_kinds[i].name);
   }
-  const int status = fail(err, STROBE_INVALID, "--kind \"%s\": must be one of quick, all%s; the nearest is %s",
-                          quote(slice_of(name)).text, list.failed ? "" : list.data, nearest_name(slice_of(name), names, n));
+  const int status =
+      fail(err, STROBE_INVALID, "--kind \"%s\": must be one of quick, all%s; the nearest is %s",
+           quote(slice_of(name)).text, list.failed ? "" : list.data, nearest_name(slice_of(name), names, n));
   buf_free(&list);
   return status;
-}
-
-static int list_kinds(struct error *err) {
-  struct buf out = {0};
-  for (int i = 0; i < input_kind_count; i++) buf_printf(&out, "%-10s %s\n", input_kinds[i].name, input_kinds[i].about);
-  return cmd_print(&out, err);
 }
 
 static int print_session(struct session *s, struct error *err) {
@@ -261,6 +269,7 @@ static int print_session(struct session *s, struct error *err) {
   if (s->progress) fprintf(stderr, "\r\033[K");
   json_end(&s->json);
   if (s->opt->json) {
+    if (s->notes.len) fputs(s->notes.data, stderr);
     buf_add(&out, s->json_text.data, s->json_text.len);
     out.failed |= s->json_text.failed;
     return cmd_print(&out, err);
@@ -268,20 +277,23 @@ static int print_session(struct session *s, struct error *err) {
   table_print(&s->table, cmd_colour(), &out);
   buf_add(&out, s->notes.data ? s->notes.data : "", s->notes.len);
   if (s->skipped)
-    buf_printf(&out, "not run: %d kinds of inputs on slow backends, as the problem is large; --kind quick or --kind all runs them\n",
-               s->skipped);
+    buf_printf(
+        &out,
+        "not run: %d kinds of inputs on slow backends, as the problem is large; --kind quick or --kind all runs them\n",
+        s->skipped);
   buf_add(&out, s->failures.data ? s->failures.data : "", s->failures.len);
-  buf_printf(&out, "%d passed, %d failed, largest error / bound %.3f\n", s->done - s->failed, s->failed, s->worst_ratio);
+  buf_printf(&out, "%d passed, %d failed, largest error / bound %.3f\n", s->done - s->failed, s->failed,
+             s->worst_ratio);
   out.failed |= s->failures.failed || s->notes.failed;
   return cmd_print(&out, err);
 }
 
 static int run(const struct command *c, struct error *err) {
-  static const char *const header[] = {"problem", "target", "backend", "kind", "layout", "err", "bound", "ratio", "result"};
+  static const char *const header[] = {"problem", "target", "backend", "kind",  "layout",
+                                       "err",     "bound",  "ratio",   "result"};
   struct session s = {.opt = c->options, .started = probe_clock(), .progress = isatty(STDERR_FILENO)};
   const struct target *only = NULL;
   struct problem p;
-  if (s.opt->kind && !strcmp(s.opt->kind, "help")) return list_kinds(err) ? 2 : 0;
   int status = check_kind(s.opt->kind, err);
   for (int i = 0; i < c->n_operands && !status; i++) { // all of them before the first is run
     status = problem_parse(c->operands[i], &p, err);
@@ -298,7 +310,8 @@ static int run(const struct command *c, struct error *err) {
     if (!status) status = problem_complete(&p, err);
     if (!status) status = run_problem(&s, &p, only, err);
   }
-  if (!status && !s.done) status = fail(err, STROBE_UNSUPPORTED, "nothing was run: %s", s.notes.len ? s.notes.data : "no backend");
+  if (!status && !s.done)
+    status = fail(err, STROBE_UNSUPPORTED, "nothing was run: %s", s.notes.len ? s.notes.data : "no backend");
   if (!status) status = print_session(&s, err);
   strobe_context_destroy(s.ctx);
   table_free(&s.table);
@@ -312,8 +325,10 @@ const struct verb verb_verify = {
     .name = "verify",
     .operands = "PROBLEM...",
     .about = "compare every kernel this CPU can run with a double-precision oracle",
-    .details = "Inputs are random and adversarial, in both layouts, with NaN between the rows. err is the largest error in units of\n"
-               "its bound, which is derived, not fitted. Sizes that a PROBLEM leaves out: batch 1, 1 head, q_len 1024, kv_len = q_len.",
+    .details = "Inputs are random and adversarial, in both layouts, with NaN between the rows. err is the largest "
+               "error in units of\n"
+               "its bound, which is derived, not fitted. Sizes that a PROBLEM leaves out: batch 1, 1 head, q_len 1024, "
+               "kv_len = q_len.",
     .example = "  $ strobe verify d64:f32:causal:b2h4/2q100k100\n"
                "  problem                        target  backend  kind    layout       err     bound  ratio  result\n"
                "  d64:f32:causal:b2h4/2q100k100  avx512  code     normal  bnhd    4.21e-07  5.10e-06  0.083  PASS\n"

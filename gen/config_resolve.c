@@ -2,6 +2,9 @@
 #include "scan.h"
 #include "spec.h"
 
+#include <limits.h>
+#include <stdlib.h>
+
 enum {
   UNROLL_AUTO = 0,
   UNROLL_FULL = -2,
@@ -31,8 +34,7 @@ static bool is_bf16(const struct spec *s) { return s->kv == DT_BF16; }
 // PV takes 16 rows of V at a time, or 16 pairs of rows.
 static int block_n_step(const struct spec *s) { return is_bf16(s) ? 32 : 16; }
 
-// ---- registers and code
-// ------------------------------------------------------------------------------------------------
+// ---- registers and code -----------------------------------------------------------------------------------
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
@@ -75,17 +77,13 @@ static int auto_unroll(const struct spec *s, const struct target *t, const int *
 }
 
 static int nearest_unroll(const struct spec *s, const int *v, int wanted) {
-  int best = s->head_dim;
-  for (int unroll = s->head_dim; unroll >= 1; unroll--) {
-    int distance = unroll > wanted ? unroll - wanted : wanted - unroll;
-    int best_distance = best > wanted ? best - wanted : wanted - best;
-    if (unroll_works(s, v, unroll) && distance < best_distance) best = unroll;
-  }
+  int best = s->head_dim; // works always
+  for (int unroll = s->head_dim; unroll >= 1; unroll--)
+    if (unroll_works(s, v, unroll) && abs(unroll - wanted) < abs(best - wanted)) best = unroll;
   return best;
 }
 
-// ---- feasibility, one check per field
-// ----------------------------------------------------------------------------------
+// ---- feasibility, one check per field ---------------------------------------------------------------------
 
 static int refuse_number(struct resolver *r, enum config_field f, int64_t nearest) {
   return fail(r->err, STROBE_INVALID, "%s %d on %s: must be %s; %lld is the nearest", config_fields[f].name, r->v[f],
@@ -116,12 +114,11 @@ static bool tile_works(const struct resolver *r, int tile) {
 }
 
 static int check_tile_n(struct resolver *r) {
-  int wanted = r->v[CFG_TILE_N], best = 2; // 2 divides every block_n and head_dim_v there is
+  int wanted = r->v[CFG_TILE_N], best = 0, best_distance = INT_MAX;
   if (tile_works(r, wanted)) return STROBE_OK;
-  for (int tile = TILE_N_MAX; tile >= 1; tile--) {
-    int distance = tile > wanted ? tile - wanted : wanted - tile,
-        best_distance = best > wanted ? best - wanted : wanted - best;
-    if (tile_works(r, tile) && distance < best_distance) best = tile;
+  for (int tile = TILE_N_MAX; tile >= 1; tile--) { // 2 works always
+    int distance = abs(tile - wanted);
+    if (tile_works(r, tile) && distance < best_distance) best = tile, best_distance = distance;
   }
   return fail(r->err, STROBE_INVALID, "tile_n %d with block_n=%d and head_dim_v %d: must be %s; %d is the nearest",
               wanted, r->v[CFG_BLOCK_N], r->s->head_dim_v, config_fields[CFG_TILE_N].allowed, best);
@@ -175,8 +172,7 @@ static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, 
                                                                  check_stages,  check_exp,     check_prefetch,
                                                                  check_pack_k,  check_pack_v,  check_registers};
 
-// ---- the heuristic
-// -----------------------------------------------------------------------------------------------------
+// ---- the heuristic ----------------------------------------------------------------------------------------
 
 static void set_default(int *field, int value) {
   if (*field == CONFIG_UNSET) *field = value;

@@ -36,13 +36,14 @@ static void command(const struct instance *i, enum printer printer, const struct
   buf_str(out, " -o .");
 }
 
-static void provenance(const struct instance *i, enum printer printer, const struct templates *t, const struct emitted *e,
-                       struct buf *out) {
+static void provenance(const struct instance *i, enum printer printer, const struct templates *t,
+                       const struct emitted *e, struct buf *out) {
   const struct spec *s = &i->spec;
   const struct kernel_stats *k = &e->stats;
   buf_printf(out, "// Forward attention, O = softmax(scale Q K^T%s) V, written by strobe %s\n",
              s->mask == MASK_FULL ? "" : " + causal mask", STROBE_VERSION);
-  buf_printf(out, "// from templates %016" PRIx64 "%s. The command that writes this file again, in its directory:\n//   ",
+  buf_printf(out,
+             "// from templates %016" PRIx64 "%s. The command that writes this file again, in its directory:\n//   ",
              templates_hash(), t->dir ? " and the directory named below" : "");
   command(i, printer, t, out);
   buf_str(out, "\n//\n//   spec       ");
@@ -50,12 +51,14 @@ static void provenance(const struct instance *i, enum printer printer, const str
   buf_str(out, "\n//   config     ");
   config_print(&i->config, i->target, out);
   buf_printf(out, "\n//   target     %s: %s\n", i->target->name, i->target->about);
-  buf_printf(out, "//   work       2 head_dim + 2 head_dim_v = %d floating-point operations per query and visible key\n",
+  buf_printf(out,
+             "//   work       2 head_dim + 2 head_dim_v = %d floating-point operations per query and visible key\n",
              2 * s->head_dim + 2 * s->head_dim_v);
   if (k->vregs_limit)
     buf_printf(out, "//   registers  %d of %d vector registers\n", k->vregs_peak, k->vregs_limit);
   else
-    buf_printf(out, "//   registers  %d arrays of %d lanes stand for vector registers\n", k->vregs_peak, i->target->lanes);
+    buf_printf(out, "//   registers  %d arrays of %d lanes stand for vector registers\n", k->vregs_peak,
+               i->target->lanes);
   if (k->code_bytes) buf_printf(out, "//   code       %d bytes of vector instructions\n", k->code_bytes);
   buf_printf(out, "//   scratch    %lld bytes per worker\n", (long long)k->scratch_bytes);
   buf_str(out, "//\n// Emitted code carries no licence obligation.\n");
@@ -77,20 +80,23 @@ static void guard_name(const struct buf *symbol, struct buf *out) {
 
 static void usage(const struct spec *s, const char *symbol, struct buf *out) {
   buf_str(out, "// How to call it, with packed (batch, seqlen, heads, head_dim) tensors of ");
-  buf_printf(out, "%s (q), %s (k, v) and %s (o):\n", dtype_table[s->q].name, dtype_table[s->kv].name, dtype_table[s->o].name);
-  buf_printf(out,
-             "//\n"
-             "//   struct strobe_args args = {.abi = STROBE_ABI, .size = sizeof args, .batch = b, .heads = h, .heads_kv = g,\n"
-             "//     .q_len = n, .kv_len = m, .diagonal = %s, .scale = %.9gf, // 1/sqrt(%d)\n"
-             "//     .q = {q, n * h * %d, %d, h * %d}, .k = {k, m * g * %d, %d, g * %d},\n"
-             "//     .v = {v, m * g * %d, %d, g * %d}, .o = {o, n * h * %d, %d, h * %d}};\n"
-             "//   strobe_i64 bytes = %s_bytes(&args);\n"
-             "//   void *memory = aligned_alloc(64, bytes);\n"
-             "//   if (!memory || %s_forward(&args, memory, bytes)) ...\n\n",
-             s->mask == MASK_FULL ? "0" : "m - n", (double)(float)(1 / sqrt(s->head_dim)), s->head_dim, s->head_dim, s->head_dim,
-             s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v, s->head_dim_v, s->head_dim_v, s->head_dim_v,
-             s->head_dim_v, s->head_dim_v, symbol, symbol);
-  if (s->mask != MASK_FULL) buf_str(out, "// diagonal m - n aligns the mask to the bottom right, 0 to the top left.\n\n");
+  buf_printf(out, "%s (q), %s (k, v) and %s (o):\n", dtype_table[s->q].name, dtype_table[s->kv].name,
+             dtype_table[s->o].name);
+  buf_printf(
+      out,
+      "//\n"
+      "//   struct strobe_args args = {.abi = STROBE_ABI, .size = sizeof args, .batch = b, .heads = h, .heads_kv = g,\n"
+      "//     .q_len = n, .kv_len = m, .diagonal = %s, .scale = %.9gf, // 1/sqrt(%d)\n"
+      "//     .q = {q, n * h * %d, %d, h * %d}, .k = {k, m * g * %d, %d, g * %d},\n"
+      "//     .v = {v, m * g * %d, %d, g * %d}, .o = {o, n * h * %d, %d, h * %d}};\n"
+      "//   strobe_i64 bytes = %s_bytes(&args);\n"
+      "//   void *memory = aligned_alloc(64, bytes);\n"
+      "//   if (!memory || %s_forward(&args, memory, bytes)) ...\n\n",
+      s->mask == MASK_FULL ? "0" : "m - n", (double)(float)(1 / sqrt(s->head_dim)), s->head_dim, s->head_dim,
+      s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v, s->head_dim_v, s->head_dim_v,
+      s->head_dim_v, s->head_dim_v, s->head_dim_v, symbol, symbol);
+  if (s->mask != MASK_FULL)
+    buf_str(out, "// diagonal m - n aligns the mask to the bottom right, 0 to the top left.\n\n");
 }
 
 static void header(const struct spec *s, const struct embedded_file *abi, struct emitted *e) {
@@ -100,18 +106,25 @@ static void header(const struct spec *s, const struct embedded_file *abi, struct
   out->failed |= guard.failed;
   if (out->failed) return;
   buf_printf(out, "#ifndef %s\n#define %s\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", guard.data, guard.data);
-  buf_str(out, "// ---- the same in every header that strobe writes -----------------------------------------------------------\n\n");
+  buf_str(out, "// ---- the same in every header that strobe writes "
+               "-----------------------------------------------------------\n\n");
   buf_add(out, abi->text, abi->len);
-  buf_str(out, "\n// ---- this kernel ---------------------------------------------------------------------------------------------\n\n");
-  buf_printf(out, "#if STROBE_ABI != %d\n#error \"two headers of different strobe versions in one file\"\n#endif\n\n", STROBE_ABI);
+  buf_str(out, "\n// ---- this kernel "
+               "---------------------------------------------------------------------------------------------\n\n");
+  buf_printf(out, "#if STROBE_ABI != %d\n#error \"two headers of different strobe versions in one file\"\n#endif\n\n",
+             STROBE_ABI);
   usage(s, symbol, out);
-  buf_printf(out, "// Its steps, for callers with threads of their own.\nextern const struct strobe_kernel %s;\n\n", symbol);
-  buf_printf(out, "// Bytes of memory that %s_forward wants for args (only the sizes are looked at).\n"
-                  "strobe_i64 %s_bytes(const struct strobe_args *args);\n\n",
+  buf_printf(out, "// Its steps, for callers with threads of their own.\nextern const struct strobe_kernel %s;\n\n",
+             symbol);
+  buf_printf(out,
+             "// Bytes of memory that %s_forward wants for args (only the sizes are looked at).\n"
+             "strobe_i64 %s_bytes(const struct strobe_args *args);\n\n",
              symbol, symbol);
   buf_printf(out,
-             "// The whole forward pass on the calling thread. memory: %s_bytes(args) bytes, 64-byte aligned; the workspace in\n"
-             "// args is not used. Returns 0, or 1 and has done nothing: bytes is too small, memory is not aligned, or args->abi or\n"
+             "// The whole forward pass on the calling thread. memory: %s_bytes(args) bytes, 64-byte aligned; the "
+             "workspace in\n"
+             "// args is not used. Returns 0, or 1 and has done nothing: bytes is too small, memory is not aligned, or "
+             "args->abi or\n"
              "// args->size is not what this header says.\n"
              "int %s_forward(const struct strobe_args *args, void *memory, strobe_i64 bytes);\n",
              symbol, symbol);
@@ -121,7 +134,8 @@ static void header(const struct spec *s, const struct embedded_file *abi, struct
 
 static const char runner[] =
     "\n"
-    "// ---- one call, one thread --------------------------------------------------------------------------------------\n"
+    "// ---- one call, one thread "
+    "--------------------------------------------------------------------------------------\n"
     "\n"
     "static strobe_i64 shared_bytes(const struct strobe_args *args) {\n"
     "  return ($.workspace_bytes(args) + 63) / 64 * 64;\n"
@@ -151,14 +165,16 @@ static void runner_text(const char *symbol, struct buf *out) {
 static int check_dir(const struct templates *t, struct error *err) {
   for (const char *c = t->dir ? t->dir : ""; *c; c++)
     if ((unsigned char)*c < ' ')
-      return fail(err, STROBE_INVALID, "--template-dir: its name holds a control character; allowed: printable characters");
+      return fail(err, STROBE_INVALID,
+                  "--template-dir: its name holds a control character; allowed: printable characters");
   return 0;
 }
 
 int emit_kernel(const struct instance *instance, enum printer printer, const struct templates *t, struct emitted *out,
                 struct error *err) {
   struct instance kernel = *instance, *const i = &kernel;
-  if (i->spec.mask == MASK_CAUSAL_TOP_LEFT) i->spec.mask = MASK_CAUSAL; // the same kernel: args->diagonal tells them apart
+  if (i->spec.mask == MASK_CAUSAL_TOP_LEFT)
+    i->spec.mask = MASK_CAUSAL; // the same kernel: args->diagonal tells them apart
   *out = (struct emitted){.name = {0}};
   const struct embedded_file *abi = abi_text();
   const struct render_options options = {.printer = printer, .templates = *t, .comments = true};

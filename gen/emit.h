@@ -11,8 +11,8 @@ struct emitted {
   struct kernel_stats stats;
 };
 
-// Renders both texts; they depend on nothing but the arguments and the embedded templates. t->dir is named in the command that
-// writes them again. STROBE_UNSUPPORTED, STROBE_INVALID, STROBE_NO_MEMORY; then *out is all zero.
+// Renders both texts; they depend on nothing but the arguments and the embedded templates. t->dir is named in the
+// command that writes them again. STROBE_UNSUPPORTED, STROBE_INVALID, STROBE_NO_MEMORY; then *out is all zero.
 int emit_kernel(const struct instance *i, enum printer printer, const struct templates *t, struct emitted *out,
                 struct error *err);
 void emit_free(struct emitted *e); // back to {0}

@@ -32,7 +32,7 @@ int file_read(const char *path, struct buf *out, struct error *err) {
   return status;
 }
 
-// ---- writing -----------------------------------------------------------------------------------------------------------
+// ---- writing ------------------------------------------------------------------------------------
 
 // One file on its way: `temp` exists from stage to commit.
 struct staged {
@@ -73,8 +73,10 @@ static int write_temp(const char *path, const void *data, size_t len, struct buf
   if (fd < 0) return (int)(err && err->status ? err->status : STROBE_IO);
   int bad = write_all(fd, data, len) || fsync(fd);
   const int reason = errno;
-  if (close(fd) && !bad) bad = 1;
-  else errno = reason;
+  if (close(fd) && !bad)
+    bad = 1;
+  else
+    errno = reason;
   if (!bad) return 0;
   const int status = io_error("cannot write", path, err);
   unlink(temp->data);
@@ -88,8 +90,10 @@ static int stage(struct staged *s, struct error *err) {
   s->existed = !stat(path, &st);
   if (s->existed && !S_ISREG(st.st_mode))
     return fail(err, STROBE_IO, "cannot write \"%.300s\": it is there and is not a regular file", path);
-  if (s->existed && file_read(path, &s->old, NULL)) buf_free(&s->old); // unreadable: replaced, but could not be restored
-  s->same = s->existed && s->old.data && s->old.len == s->text->len && !memcmp(s->old.data, s->text->data, s->text->len);
+  if (s->existed && file_read(path, &s->old, NULL))
+    buf_free(&s->old); // unreadable: replaced, but could not be restored
+  s->same =
+      s->existed && s->old.data && s->old.len == s->text->len && !memcmp(s->old.data, s->text->data, s->text->len);
   if (s->same) return 0;
   return write_temp(path, s->text->data, s->text->len, &s->temp, err);
 }
@@ -107,7 +111,8 @@ static void undo(struct staged *s) {
   struct buf temp = {0};
   if (!s->existed)
     unlink(s->text->path);
-  else if (!write_temp(s->text->path, s->old.data ? s->old.data : "", s->old.len, &temp, NULL) && rename(temp.data, s->text->path))
+  else if (!write_temp(s->text->path, s->old.data ? s->old.data : "", s->old.len, &temp, NULL) &&
+           rename(temp.data, s->text->path))
     unlink(temp.data);
   buf_free(&temp);
 }
@@ -131,7 +136,7 @@ int files_write(const struct file_text *files, int n, int *changed, struct error
   return status;
 }
 
-// ---- directories -------------------------------------------------------------------------------------------------------
+// ---- directories --------------------------------------------------------------------------------
 
 int directory_make(const char *path, struct buf *made, struct error *err) {
   struct buf part = {0};
@@ -144,7 +149,8 @@ int directory_make(const char *path, struct buf *made, struct error *err) {
     if (part.failed) {
       status = fail(err, STROBE_NO_MEMORY, "no memory to make directory \"%.300s\"", path);
     } else if (!stat(part.data, &st)) {
-      if (!S_ISDIR(st.st_mode)) status = fail(err, STROBE_IO, "cannot make directory \"%.300s\": \"%.200s\" is a file", path, part.data);
+      if (!S_ISDIR(st.st_mode))
+        status = fail(err, STROBE_IO, "cannot make directory \"%.300s\": \"%.200s\" is a file", path, part.data);
     } else if (mkdir(part.data, 0777) && errno != EEXIST) {
       status = io_error("cannot make directory", path, err);
     } else if (made && !made->len) {

@@ -14,9 +14,10 @@ struct file_text {
 // Appends a regular file's bytes to out. STROBE_IO, STROBE_NO_MEMORY.
 int file_read(const char *path, struct buf *out, struct error *err);
 
-// Writes n files (at most 16) so that all of them are new or none is: every one goes to a temporary file beside it, is synced,
-// and only then are they renamed; what was renamed before a failure gets its old bytes back. A file that holds the same bytes
-// already is not touched. `*changed` (may be NULL) gets how many were written. STROBE_IO, STROBE_INVALID, STROBE_NO_MEMORY.
+// Writes n files (at most 16) so that all of them are new or none is: every one goes to a temporary file beside it, is
+// synced, and only then are they renamed; what was renamed before a failure gets its old bytes back. A file that holds
+// the same bytes already is not touched. `*changed` (may be NULL) gets how many were written. STROBE_IO,
+// STROBE_INVALID, STROBE_NO_MEMORY.
 int files_write(const struct file_text *files, int n, int *changed, struct error *err);
 
 // Makes a directory and its parents. `made` (may be NULL) gets the path of the first one that was not there, for

@@ -11,7 +11,10 @@ static void newline(struct json *j) {
 // Bytes of the UTF-8 sequence at s (Unicode table 3-7), 0 if it is not one.
 static int utf8_length(const unsigned char *s) {
   if (s[0] < 0x80) return 1;
-  const int n = s[0] >= 0xc2 && s[0] <= 0xdf ? 2 : s[0] >= 0xe0 && s[0] <= 0xef ? 3 : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4 : 0;
+  const int n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
+                : s[0] >= 0xe0 && s[0] <= 0xef ? 3
+                : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
+                                               : 0;
   for (int i = 1; i < n; i++)
     if ((s[i] & 0xc0) != 0x80) return 0;
   if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f)) return 0;

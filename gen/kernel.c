@@ -174,9 +174,9 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   const int *c = i->config.v;
   bind_int(b, "head_dim", s->head_dim);
   bind_int(b, "head_dim_v", s->head_dim_v);
-  bind_str(b, "q", dtype_table[s->q].name);
-  bind_str(b, "kv", dtype_table[s->kv].name);
-  bind_str(b, "o", dtype_table[s->o].name);
+  bind_str(b, "q_type", dtype_table[s->q].name);
+  bind_str(b, "kv_type", dtype_table[s->kv].name);
+  bind_str(b, "o_type", dtype_table[s->o].name);
   bind_int(b, "causal", s->mask != MASK_FULL);
   bind_int(b, "lanes", i->target->lanes);
   bind_int(b, "block_m", c[CFG_BLOCK_M]);

@@ -1,4 +1,5 @@
-// The command line: finds the verb, parses its options, runs it, and turns an error into one sentence and exit status 2.
+// The command line: finds the verb, parses its options, runs it, and turns an error into one sentence and exit
+// status 2.
 #include "cmd.h"
 #include "scan.h"
 
@@ -8,7 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct verb *const verbs[] = {&verb_emit, &verb_run, &verb_verify, &verb_bench, &verb_explain, &verb_doctor};
+static const struct verb *const verbs[] = {&verb_emit,  &verb_run,     &verb_verify,
+                                           &verb_bench, &verb_explain, &verb_doctor};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 
 static int unknown_verb(const char *name, struct error *err) {

@@ -11,15 +11,18 @@
 
 enum { MAX_OPTIONS = 24, FIRST_CODE = 256 };
 
-// ---- values ------------------------------------------------------------------------------------------------------------
+// ---- values -------------------------------------------------------------------------------------
 
 int parse_integer(const char *what, const char *text, int64_t least, int64_t most, int64_t *out, struct error *err) {
   char *end;
   errno = 0;
   const long long v = strtoll(text, &end, 10);
   if (end == text || *end || errno || v < least || v > most)
-    return fail(err, STROBE_INVALID, "%s \"%s\": must be a whole number from %" PRId64 " to %" PRId64 "%s", what, quote(slice_of(text)).text, least,
-                most, end == text || *end ? "" : v < least ? "; the first of them is the nearest" : "; the last of them is the nearest");
+    return fail(err, STROBE_INVALID, "%s \"%s\": must be a whole number from %" PRId64 " to %" PRId64 "%s", what,
+                quote(slice_of(text)).text, least, most,
+                end == text || *end ? ""
+                : v < least         ? "; the first of them is the nearest"
+                                    : "; the last of them is the nearest");
   *out = v;
   return 0;
 }
@@ -28,7 +31,8 @@ int parse_number(const char *what, const char *text, double *out, struct error *
   char *end;
   const double v = strtod(text, &end);
   if (end == text || *end || !isfinite((float)v))
-    return fail(err, STROBE_INVALID, "%s \"%s\": must be a finite number such as 0.125", what, quote(slice_of(text)).text);
+    return fail(err, STROBE_INVALID, "%s \"%s\": must be a finite number such as 0.125", what,
+                quote(slice_of(text)).text);
   *out = v;
   return 0;
 }
@@ -56,8 +60,8 @@ static int parse_choice(const struct option_row *row, const char *text, int *out
   split(row->value, &w);
   for (int i = 0; i < w.n; i++)
     if (!strcmp(text, w.at[i])) return *out = i + 1, 0;
-  return fail(err, STROBE_INVALID, "--%s \"%s\": must be one of %s; the nearest is %s", row->name, quote(slice_of(text)).text,
-              row->value, nearest_name(slice_of(text), w.at, w.n));
+  return fail(err, STROBE_INVALID, "--%s \"%s\": must be one of %s; the nearest is %s", row->name,
+              quote(slice_of(text)).text, row->value, nearest_name(slice_of(text), w.at, w.n));
 }
 
 static int store(const struct option_row *row, char *text, void *options, struct error *err) {
@@ -82,7 +86,7 @@ static int store(const struct option_row *row, char *text, void *options, struct
   return status;
 }
 
-// ---- parsing -----------------------------------------------------------------------------------------------------------
+// ---- parsing ------------------------------------------------------------------------------------
 
 static int unknown_option(const struct verb *v, const char *given, struct error *err) {
   const char *dashes = given;
@@ -95,7 +99,8 @@ static int unknown_option(const struct verb *v, const char *given, struct error 
   int n = 1;
   for (int i = 0; i < v->n_rows && n <= MAX_OPTIONS; i++) names[n++] = v->rows[i].name;
   const char *best = nearest_name(slice_of(name), names, n);
-  return fail(err, STROBE_INVALID, "%s: unknown option --%s; the nearest is --%s", v->name, quote(slice_of(name)).text, best);
+  return fail(err, STROBE_INVALID, "%s: unknown option --%s; the nearest is --%s", v->name, quote(slice_of(name)).text,
+              best);
 }
 
 static int bad_option(const struct verb *v, char **argv, int code, int option, struct error *err) {
@@ -103,8 +108,7 @@ static int bad_option(const struct verb *v, char **argv, int code, int option, s
     if (option == FIRST_CODE + i || (v->rows[i].letter && option == v->rows[i].letter))
       return fail(err, STROBE_INVALID, "%s: --%s wants a value, %s", v->name, v->rows[i].name, v->rows[i].value);
   for (int i = 0; code == '?' && i < v->n_rows; i++)
-    if (option == FIRST_CODE + i)
-      return fail(err, STROBE_INVALID, "%s: --%s takes no value", v->name, v->rows[i].name);
+    if (option == FIRST_CODE + i) return fail(err, STROBE_INVALID, "%s: --%s takes no value", v->name, v->rows[i].name);
   if (option && option < FIRST_CODE) {
     const char letter[3] = {'-', (char)option, 0};
     return unknown_option(v, letter, err);
@@ -115,11 +119,11 @@ static int bad_option(const struct verb *v, char **argv, int code, int option, s
 static int check_counts(const struct verb *v, const bool *seen, struct command *c, struct error *err) {
   for (int i = 0; i < v->n_rows; i++)
     if (v->rows[i].required && !seen[i])
-      return fail(err, STROBE_INVALID, "%s: --%s %s is missing; usage: strobe %s %s [OPTION]...", v->name, v->rows[i].name,
-                  v->rows[i].value, v->name, v->operands);
+      return fail(err, STROBE_INVALID, "%s: --%s %s is missing; usage: strobe %s %s [OPTION]...", v->name,
+                  v->rows[i].name, v->rows[i].value, v->name, v->operands);
   if (c->n_operands < v->least_operands)
-    return fail(err, STROBE_INVALID, "%s: %s is missing; usage: strobe %s %s [OPTION]...", v->name, v->operands, v->name,
-                v->operands);
+    return fail(err, STROBE_INVALID, "%s: %s is missing; usage: strobe %s %s [OPTION]...", v->name, v->operands,
+                v->name, v->operands);
   if (v->most_operands >= 0 && c->n_operands > v->most_operands)
     return fail(err, STROBE_INVALID, "%s: \"%s\" is one argument too many; usage: strobe %s %s%s[OPTION]...", v->name,
                 quote(slice_of(c->operands[v->most_operands])).text, v->name, v->operands, *v->operands ? " " : "");
@@ -134,7 +138,8 @@ static int build_tables(const struct verb *v, char letters[3 * MAX_OPTIONS], str
   *s++ = 'h';
   for (int i = 0; i < v->n_rows; i++) {
     const struct option_row *row = &v->rows[i];
-    longs[i] = (struct option){row->name, row->kind == OPT_FLAG ? no_argument : required_argument, NULL, FIRST_CODE + i};
+    longs[i] =
+        (struct option){row->name, row->kind == OPT_FLAG ? no_argument : required_argument, NULL, FIRST_CODE + i};
     if (!row->letter) continue;
     *s++ = row->letter;
     if (row->kind != OPT_FLAG) *s++ = ':';
@@ -171,7 +176,7 @@ int options_parse(const struct verb *v, int argc, char **argv, void *options, st
   return check_counts(v, seen, c, err);
 }
 
-// ---- help --------------------------------------------------------------------------------------------------------------
+// ---- help ---------------------------------------------------------------------------------------
 
 static void help_row(char letter, const char *name, const char *value, const char *about, struct buf *out) {
   const size_t start = out->len;
@@ -202,12 +207,14 @@ void options_help(const struct verb *v, struct buf *out) {
     help_row(row->letter, row->name, row->kind == OPT_FLAG ? NULL : row->value, row->about, out);
   }
   help_row('h', "help", NULL, "print this text", out);
-  buf_printf(out, "\nexit status: 0 done, 1 a check failed, 2 bad input or not supported here\n\nexample:\n%s\n", v->example);
+  buf_printf(out, "\nexit status: 0 done, 1 a check failed, 2 bad input or not supported here\n\nexample:\n%s\n",
+             v->example);
 }
 
 void options_overview(const struct verb *const *v, int n, struct buf *out) {
-  buf_str(out, "usage: strobe VERB [ARGUMENT]... [OPTION]...\n\n"
-               "Strobe generates attention kernels: as C files to keep, or as machine code in this process.\n\nverbs:\n");
+  buf_str(out,
+          "usage: strobe VERB [ARGUMENT]... [OPTION]...\n\n"
+          "Strobe generates attention kernels: as C files to keep, or as machine code in this process.\n\nverbs:\n");
   for (int i = 0; i < n; i++) buf_printf(out, "  %-9s %s\n", v[i]->name, v[i]->about);
   buf_str(out, "\n  strobe VERB --help   the verb's options and a worked example\n"
                "  strobe --version     version and template hash\n\n"

@@ -32,7 +32,8 @@ struct option_row {
   int64_t least, most; // OPT_INT
   bool required;
 };
-#define OPTION(kind_, struct_, field_, ...) {.kind = kind_, .offset = offsetof(struct_, field_), __VA_ARGS__}
+#define OPTION(kind_, struct_, field_, ...)                                                                            \
+  { .kind = kind_, .offset = offsetof(struct_, field_), __VA_ARGS__ }
 
 struct command {
   const void *options; // the verb's struct, filled
@@ -49,18 +50,19 @@ struct verb {
   const struct option_row *rows;
   int n_rows;
   size_t options_size;
-  void (*defaults)(void *options); // NULL: all zero
-  int least_operands, most_operands; // most -1: any number
+  void (*defaults)(void *options);                        // NULL: all zero
+  int least_operands, most_operands;                      // most -1: any number
   int (*run)(const struct command *c, struct error *err); // the exit code when err holds nothing
 };
 
-// Parses the arguments after the verb: argv[0] is the verb itself. Fills `options` (zeroed, then defaults, then what was given);
-// operands may stand between options and are moved to the end of argv. `*help` is set, and nothing is checked, when --help is there.
-// Refuses unknown, ambiguous and repeated options, values out of range, and too few or many operands.
+// Parses the arguments after the verb: argv[0] is the verb itself. Fills `options` (zeroed, then defaults, then what
+// was given); operands may stand between options and are moved to the end of argv. `*help` is set, and nothing is
+// checked, when --help is there. Refuses unknown, ambiguous and repeated options, values out of range, and too few or
+// many operands.
 int options_parse(const struct verb *v, int argc, char **argv, void *options, struct command *c, bool *help,
                   struct error *err);
 
-void options_help(const struct verb *v, struct buf *out);                 // one verb
+void options_help(const struct verb *v, struct buf *out);                   // one verb
 void options_overview(const struct verb *const *v, int n, struct buf *out); // the program
 
 // Whole-text numbers; `what` names the value in the sentence ("--runs").

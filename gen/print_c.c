@@ -50,7 +50,7 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
     buf_str(out, " + ");
     print_linear(p, &o->index, out);
   }
-  if (lane) buf_str(out, b->bytes == 4 ? " + l" : " + 2 * l");
+  if (lane) buf_str(out, b->bytes == 4 ? " + e" : " + 2 * e");
 }
 
 // ---- intrin ------------------------------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ static void scalar_memory(const struct printer_state *p, const struct operand *o
     buf_str(out, p->scope.name[o->base].name);
     buf_char(out, '[');
     print_linear(p, &o->index, out);
-    buf_str(out, lane ? " + l]" : "]");
+    buf_str(out, lane ? " + e]" : "]");
     return;
   }
   buf_str(out, field == 'f' ? "as_float(ldu(" : "ldu(");
@@ -125,11 +125,11 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
   switch (o->kind) {
   case OPD_REG:
     vop_register_name(&p->scope, o, out);
-    if (!call) buf_printf(out, "[l].%c", field);
+    if (!call) buf_printf(out, "[e].%c", field);
     break;
   case OPD_MASK:
     vop_register_name(&p->scope, o, out);
-    if (!call) buf_str(out, "[l]");
+    if (!call) buf_str(out, "[e]");
     break;
   case OPD_MEM:
   case OPD_BCAST:
@@ -143,7 +143,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
   case OPD_VCONST:
     if (field == 'f') buf_str(out, "as_float(");
     buf_str(out, vconst_table[o->vconst].name);
-    if (field) buf_str(out, field == 'f' ? "[l])" : "[l]");
+    if (field) buf_str(out, field == 'f' ? "[e])" : "[e]");
     break;
   case OPD_INT: print_linear(p, &o->index, out); break;
   }

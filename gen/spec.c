@@ -21,8 +21,7 @@ void spec_print(const struct spec *s, struct buf *out) {
   if (s->mask != MASK_FULL) buf_printf(out, ":%s", mask_names[s->mask]);
 }
 
-// ---- what this version has kernels for
-// ---------------------------------------------------------------------------------
+// ---- what this version has kernels for --------------------------------------------------------------------
 
 // Combinations of dtypes, per family; a row that needs bf16_dot holds only on targets that have it.
 static const struct dtype_row {

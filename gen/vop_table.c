@@ -1,4 +1,4 @@
-// The vocabulary and its scalar meaning. The lane loop variable is `l`; .f and .u are a lane as f32 and as bits.
+// The vocabulary and its scalar meaning. The lane loop variable is `e`; .f and .u are a lane as f32 and as bits.
 #include "vop.h"
 
 const struct vop vop_table[] = {
@@ -29,9 +29,9 @@ const struct vop vop_table[] = {
     {"load_first", "dmi", "call:load_first($0, $1p, $2n)", false}, // lanes >= n are 0 and not read
     {"store_first", "mri", "call:store_first($0p, $1, $2n)", false},
     {"store_bf16", "mri", "call:store_bf16($0p, $1, $2n)", false}, // first n lanes, rounded to bf16
-    {"from", "Ki", "$0 = l >= $1n", false},
-    {"first", "Ki", "$0 = l < $1n", false},
-    {"only", "Ki", "$0 = l == $1n", false},
+    {"from", "Ki", "$0 = e >= $1n", false},
+    {"first", "Ki", "$0 = e < $1n", false},
+    {"only", "Ki", "$0 = e == $1n", false},
     {"nonzero", "Kr", "$0 = !($1.f == 0)", false}, // true for NaN
     {"select", "dksr", "$0.u = $1 ? $2.u : $3.u", false},
     {"fma_if", "xkrs", "if ($1) $0.f += $2.f * $3.f", true},

@@ -24,6 +24,7 @@ static const struct good {
     {"d128v128:full", "d128:f32", 128, 128, DT_F32, DT_F32, DT_F32, MASK_FULL, -1, -1, -1, -1, -1},
     {"d1:q=f32,kv=bf16,o=f16", "d1:q=f32,kv=bf16,o=f16", 1, 1, DT_F32, DT_BF16, DT_F16, MASK_FULL, -1, -1, -1, -1, -1},
     {"d576:o=f32:bf16", "d576:q=bf16,kv=bf16,o=f32", 576, 576, DT_BF16, DT_BF16, DT_F32, MASK_FULL, -1, -1, -1, -1, -1},
+    {"d64:bf16:q=f32", "d64:q=f32,kv=bf16,o=bf16", 64, 64, DT_F32, DT_BF16, DT_BF16, MASK_FULL, -1, -1, -1, -1, -1},
     {"d64:q=bf16", "d64:q=bf16,kv=f32,o=bf16", 64, 64, DT_BF16, DT_F32, DT_BF16, MASK_FULL, -1, -1, -1, -1, -1},
     {"d64:kv=bf16:q=bf16", "d64:bf16", 64, 64, DT_BF16, DT_BF16, DT_BF16, MASK_FULL, -1, -1, -1, -1, -1},
     {"d64:k0:causal_top_left", "d64:f32:causal_top_left:k0", 64, 64, DT_F32, DT_F32, DT_F32, MASK_CAUSAL_TOP_LEFT, -1,
@@ -230,7 +231,7 @@ static void refuses_sizes_that_overflow(void **state) {
       {"d64:f32:b1099511627776h1099511627776q1k1", "must fit in 2^62 bytes"},
       {"d64:f32:b0h1099511627776q1099511627776k1", "must fit in 2^62 bytes"},
       {"d64v576:f32:b16384h1q1k1099511627776", "v of batch 16384"},
-      {"d1:bf16:b1048576h1q1099511627776k1", "lse of batch 1048576"},
+      {"d1:bf16:b2097152h1q1099511627776k1", "lse of batch 2097152"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct problem p;

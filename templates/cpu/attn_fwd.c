@@ -1,11 +1,11 @@
 $let cols = block_m / lanes
-$let pair = kv == "bf16" ? 2 : 1
+$let pair = kv_type == "bf16" ? 2 : 1
 $let mac = pair == 2 ? "dot" : "fma"
 $let not_prescaled = pair == 2
-$let kv_t = kv == "bf16" ? "unsigned short" : "float"
-$let q_t = q == "bf16" ? "unsigned short" : "float"
-$let o_t = o == "bf16" ? "unsigned short" : "float"
-$let kv_bytes = kv == "bf16" ? 2 : 4
+$let kv_t = kv_type == "bf16" ? "unsigned short" : "float"
+$let q_t = q_type == "bf16" ? "unsigned short" : "float"
+$let o_t = o_type == "bf16" ? "unsigned short" : "float"
+$let kv_bytes = kv_type == "bf16" ? 2 : 4
 $let q_units = head_dim / pair
 $let steps = unroll / pair
 $let chunks = head_dim / unroll
@@ -22,7 +22,7 @@ $let k_arg = pack_k ? "" : ", k_stride"
 $let v_arg = pack_v ? "" : ", v_stride"
 $let scale_param = not_prescaled ? ", const float *scale" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
-$assert q == kv, "q and kv must have one dtype"
+$assert q_type == kv_type, "q and kv must have one dtype"
 $assert block_m % lanes == 0, "block_m must be a multiple of the vector lanes"
 $assert head_dim_v % tile_n == 0, "tile_n must divide head_dim_v"
 $include "cpu/prologue.inc"

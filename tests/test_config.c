@@ -1,0 +1,366 @@
+// Configs: every combination of fields either resolves to something feasible or says why not; names and symbols of
+// instances.
+#include "../gen/spec.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct spec spec_of(const char *text, struct problem *out) {
+  struct problem p;
+  struct error err = {0};
+  if (problem_parse(text, &p, &err)) fail_msg("%s: %s", text, err.text);
+  if (out) *out = p;
+  return p.spec;
+}
+
+static void print_is(const struct config *c, const struct target *t, const char *expected) {
+  struct buf b = {0};
+  config_print(c, t, &b);
+  assert_string_equal(b.data ? b.data : "", expected);
+  buf_free(&b);
+}
+
+// Parses what c prints: must give c again.
+static void reads_back(const struct config *c, const struct target *t) {
+  struct buf b = {0};
+  struct config back;
+  struct error err = {0};
+  config_print(c, t, &b);
+  config_clear(&back);
+  if (config_parse(b.data ? b.data : "", &back, &err)) fail_msg("%s: %s", b.data, err.text);
+  assert_memory_equal(&back, c, sizeof back);
+  buf_free(&b);
+}
+
+static void parses_and_prints(void **state) {
+  (void)state;
+  static const char *const texts[] = {
+      "",          "block_n=128,stages=2", "unroll=full", "unroll=auto", "exp=poly5,prefetch=0", "pack_k=0,pack_v=1",
+      "unroll=32",
+  };
+  static const char *const canonical[] = {
+      "",          "block_n=128,stages=2", "unroll=full", "unroll=auto", "exp=poly5,prefetch=0", "pack_k=0,pack_v=1",
+      "unroll=32",
+  };
+  for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+    struct config c;
+    config_clear(&c);
+    assert_int_equal(config_parse(texts[i], &c, NULL), 0);
+    print_is(&c, target_find("c99"), canonical[i]);
+    print_is(&c, NULL, canonical[i]);
+    reads_back(&c, target_find("c99"));
+  }
+  struct config c;
+  config_clear(&c);
+  assert_int_equal(config_parse("stages=1,block_m=16", &c, NULL), 0);
+  assert_int_equal(config_parse("stages=2", &c, NULL), 0); // on top of what it holds
+  print_is(&c, NULL, "block_m=16,stages=2");
+  assert_int_equal(config_parse("stages=auto", &c, NULL), 0);
+  print_is(&c, NULL, "block_m=16");
+}
+
+static void refuses_bad_text(void **state) {
+  (void)state;
+  static const char *const bad[][2] = {
+      {"block=1", "config field 'block' is unknown"},
+      {"tilen=4", "'tile_n' is the nearest"},
+      {"blockn=4", "'block_n' is the nearest"},
+      {"stages", "'stages' must be name=value"},
+      {"stages=", "stages '': must be 1 or 2"},
+      {"stages=1,", "'' must be name=value"},
+      {",", "must be name=value"},
+      {"stages=1,stages=2", "stages is given twice"},
+      {"stages=-1", "stages '-1': must be 1 or 2"},
+      {"stages=1x", "stages '1x'"},
+      {"block_m=99999999999999999999", "block_m '99999999999999999999': must be a multiple of the vector lanes"},
+      {"exp=tabel2", "exp 'tabel2': must be table1, table2, poly3 or poly5; the nearest word is table2"},
+      {"exp=1", "exp '1': must be table1"},
+      {"unroll=ful", "the nearest word is full"},
+      {"unroll=0", "unroll '0': must be auto, full or a divisor"},
+      {"pack_k=full", "pack_k 'full': must be 0 or 1"},
+  };
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    struct config c, before;
+    struct error err = {0};
+    config_clear(&c);
+    before = c;
+    if (config_parse(bad[i][0], &c, &err) != STROBE_INVALID) fail_msg("'%s' is accepted", bad[i][0]);
+    if (!strstr(err.text, bad[i][1])) fail_msg("'%s': '%s' lacks '%s'", bad[i][0], err.text, bad[i][1]);
+    assert_memory_equal(&c, &before, sizeof c);
+  }
+}
+
+static void has_defaults(void **state) {
+  (void)state;
+  static const struct {
+    const char *problem, *target, *given, *expected;
+  } cases[] = {
+      {"d128:f32", "avx512", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d128:bf16", "avx512bf16", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table1,prefetch=0,pack_k=1,pack_v=1"},
+      {"d176:f32", "avx512", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=88,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d256:f32", "avx512", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d256:f32", "avx512", "unroll=full",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=256,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d256:bf16", "avx512bf16", "unroll=auto",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=256,exp=table1,prefetch=0,pack_k=1,pack_v=1"},
+      {"d64:f32:q1", "avx512", "",
+       "block_m=16,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
+      {"d64:bf16:q17", "avx512bf16", "",
+       "block_m=32,block_n=128,tile_n=4,stages=2,unroll=64,exp=table1,prefetch=0,pack_k=0,pack_v=1"},
+      {"d64:f32:q49", "c99", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
+      {"d64:f32:q65", "c99", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d64:f32:q0", "c99", "block_m=48",
+       "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
+      // A field that is given leads the others.
+      {"d64:f32", "avx512", "tile_n=8",
+       "block_m=32,block_n=128,tile_n=8,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d96:bf16", "avx512bf16", "tile_n=6",
+       "block_m=48,block_n=96,tile_n=6,stages=2,unroll=96,exp=table1,prefetch=0,pack_k=1,pack_v=1"},
+      {"d80:f32", "avx512", "tile_n=5",
+       "block_m=48,block_n=80,tile_n=5,stages=2,unroll=80,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct problem p;
+    struct spec s = spec_of(cases[i].problem, &p);
+    struct config c;
+    struct error err = {0};
+    config_clear(&c);
+    assert_int_equal(config_parse(cases[i].given, &c, &err), 0);
+    if (config_resolve(&s, target_find(cases[i].target), &p, &c, &err)) fail_msg("%s: %s", cases[i].problem, err.text);
+    print_is(&c, target_find(cases[i].target), cases[i].expected);
+  }
+}
+
+static void says_why_not(void **state) {
+  (void)state;
+  static const struct {
+    const char *spec, *target, *given, *says;
+  } cases[] = {
+      {"d128:f32", "avx512", "block_m=40", "block_m 40 on avx512: must be a multiple of the vector lanes"},
+      {"d128:f32", "avx512", "block_m=40", "48 is the nearest"},
+      {"d128:f32", "avx512", "block_m=0", "16 is the nearest"},
+      {"d128:f32", "avx512", "block_m=128", "64 is the nearest"},
+      {"d128:f32", "c99", "block_n=100", "block_n 100 on c99: must be a multiple of 16"},
+      {"d128:f32", "c99", "block_n=100", "96 is the nearest"},
+      {"d128:f32", "c99", "block_n=1000", "512 is the nearest"},
+      {"d128:bf16", "c99", "block_n=48", "64 is the nearest"},
+      {"d128:f32", "c99", "tile_n=0", "tile_n 0 with block_n=128 and head_dim_v 128"},
+      {"d128:f32", "c99", "tile_n=9", "8 is the nearest"},
+      {"d128:f32", "c99", "tile_n=3", "4 is the nearest"},
+      {"d128:bf16", "c99", "tile_n=1", "even with bf16; 2 is the nearest"},
+      {"d128:f32", "c99", "stages=3", "stages 3 on c99: must be 1 or 2; 2 is the nearest"},
+      {"d128:f32", "c99", "prefetch=65", "prefetch 65 on c99: must be 0 to 64; 64 is the nearest"},
+      {"d128:f32", "c99", "pack_k=2", "pack_k 2 on c99: must be 0 or 1; 1 is the nearest"},
+      {"d128:bf16", "c99", "pack_v=0", "bf16 V is always packed in pairs"},
+      {"d128:f32", "avx512", "tile_n=8,block_m=64",
+       "needs 48 vector registers, avx512 has 32: tile_n=4 with block_m=64 fits"},
+      {"d128:f32", "avx512", "tile_n=8,block_m=48",
+       "needs 37 vector registers, avx512 has 32: tile_n=4 with block_m=48 fits"},
+      {"d128:f32", "avx512", "tile_n=8,block_m=64,stages=1", "needs 40 vector registers"},
+      {"d128:f32", "c99", "unroll=100", "unroll 100 with head_dim 128"},
+      {"d128:f32", "c99", "unroll=100", "128 is the nearest that works"},
+      {"d128:bf16", "c99", "unroll=1,stages=1", "even with bf16; 2 is the nearest that works"},
+      {"d128:f32", "c99", "unroll=16",
+       "makes 8 chunks of QK, whose number must divide the 4 rows of a tile (tile_n=4); unroll=32 works"},
+      {"d128:bf16", "c99", "unroll=32", "makes 4 chunks of QK, whose number must divide the 2 pairs of rows"},
+      {"d128:bf16", "c99", "unroll=32", "unroll=64 works"},
+      {"d128:bf16", "avx512", "", "d128:bf16 on avx512: this target can do f32"},
+      {"d100:f32", "avx512", "", "104 is the nearest"},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct spec s = spec_of(cases[i].spec, NULL);
+    struct config c, before;
+    struct error err = {0};
+    config_clear(&c);
+    assert_int_equal(config_parse(cases[i].given, &c, &err), 0);
+    before = c;
+    if (!config_resolve(&s, target_find(cases[i].target), NULL, &c, &err)) fail_msg("%s is accepted", cases[i].given);
+    if (!strstr(err.text, cases[i].says)) fail_msg("%s: '%s' lacks '%s'", cases[i].given, err.text, cases[i].says);
+    assert_memory_equal(&c, &before, sizeof c);
+  }
+}
+
+// ---- the grid --------------------------------------------------------------------------------------------
+
+enum { MAX_INSTANCES = 1 << 18 };
+struct seen {
+  char **symbols;
+  size_t n;
+};
+
+static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+static void check_feasible(const struct spec *s, const struct target *t, const struct config *given,
+                           const struct config *c) {
+  const int *v = c->v;
+  int rows = s->kv == DT_BF16 ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N];
+  for (int f = 0; f < CFG_COUNT; f++)
+    if (given->v[f] != CONFIG_UNSET && f != CFG_UNROLL) assert_int_equal(v[f], given->v[f]);
+  assert_true(v[CFG_BLOCK_M] % t->lanes == 0 && v[CFG_BLOCK_M] >= t->lanes && v[CFG_BLOCK_M] <= 4 * t->lanes);
+  assert_true(v[CFG_BLOCK_N] % v[CFG_TILE_N] == 0 && s->head_dim_v % v[CFG_TILE_N] == 0 &&
+              s->head_dim % v[CFG_UNROLL] == 0);
+  assert_true(v[CFG_STAGES] == 1 || rows % (s->head_dim / v[CFG_UNROLL]) == 0);
+  if (s->kv == DT_BF16) assert_true(v[CFG_TILE_N] % 2 == 0 && v[CFG_UNROLL] % 2 == 0 && v[CFG_PACK_V] == 1);
+  assert_true(t->vregs == 0 || config_vregs(s, t, c) <= t->vregs);
+  struct config again = *c;
+  struct error err = {0};
+  if (config_resolve(s, t, NULL, &again, &err)) fail_msg("resolved config is refused: %s", err.text);
+  assert_memory_equal(&again, c, sizeof again);
+  reads_back(c, t);
+}
+
+static void note_symbol(const struct spec *s, const struct target *t, const struct config *c, struct seen *seen) {
+  struct instance i = {*s, *c, t};
+  struct buf b = {0};
+  instance_symbol(&i, &b);
+  assert_false(b.failed);
+  for (size_t k = 0; k < b.len; k++)
+    assert_true((b.data[k] >= 'a' && b.data[k] <= 'z') || (b.data[k] >= '0' && b.data[k] <= '9') || b.data[k] == '_');
+  assert_true(seen->n < MAX_INSTANCES);
+  seen->symbols[seen->n++] = b.data;
+}
+
+static const int grid[CFG_COUNT][9] = {
+    [CFG_BLOCK_M] = {16, 32, 48, 64, 24},
+    [CFG_BLOCK_N] = {CONFIG_UNSET, 16, 48, 128, 512},
+    [CFG_TILE_N] = {1, 2, 3, 4, 5, 6, 7, 8, 0},
+    [CFG_STAGES] = {1, 2},
+    [CFG_UNROLL] = {CONFIG_UNSET, 0, -2, 8, 16, 32, 17},
+    [CFG_EXP] = {EXP_TABLE1, EXP_POLY5},
+    [CFG_PREFETCH] = {0, 64},
+    [CFG_PACK_K] = {0, 1},
+    [CFG_PACK_V] = {0, 1},
+};
+static const int grid_size[CFG_COUNT] = {5, 5, 9, 2, 7, 2, 1, 1, 2};
+
+static void walk_grid(const struct spec *s, const struct target *t, struct seen *seen, int *refused) {
+  int at[CFG_COUNT] = {0};
+  for (;;) {
+    struct config given, c;
+    struct error err = {0};
+    for (int f = 0; f < CFG_COUNT; f++) given.v[f] = grid[f][at[f]];
+    c = given;
+    if (config_resolve(s, t, NULL, &c, &err) == STROBE_OK) {
+      check_feasible(s, t, &given, &c);
+      if (given.v[CFG_UNROLL] > 0 && given.v[CFG_UNROLL] < s->head_dim && given.v[CFG_BLOCK_N] != CONFIG_UNSET)
+        note_symbol(s, t, &c, seen);
+    } else {
+      ++*refused;
+      assert_true(err.status == STROBE_INVALID && strlen(err.text) > 20);
+      assert_memory_equal(&c, &given, sizeof c);
+    }
+    int f = 0;
+    while (f < CFG_COUNT && ++at[f] == grid_size[f]) at[f++] = 0;
+    if (f == CFG_COUNT) return;
+  }
+}
+
+static void grid_resolves_or_says_why(void **state) {
+  (void)state;
+  static const char *const specs[] = {"d40:f32", "d128:f32:causal", "d128:bf16", "d64:bf16:o=f32"};
+  struct seen seen = {calloc(MAX_INSTANCES, sizeof(char *)), 0};
+  int refused = 0;
+  assert_non_null(seen.symbols);
+  for (size_t k = 0; k < sizeof specs / sizeof *specs; k++)
+    for (int i = 0; i < target_count; i++) {
+      struct spec s = spec_of(specs[k], NULL);
+      if (target_table[i].family == FAMILY_CPU && !spec_supported(&s, &target_table[i], NULL))
+        walk_grid(&s, &target_table[i], &seen, &refused);
+    }
+  assert_true(seen.n > 1000 && refused > 1000);
+  qsort(seen.symbols, seen.n, sizeof *seen.symbols, by_text);
+  for (size_t k = 1; k < seen.n; k++)
+    if (!strcmp(seen.symbols[k - 1], seen.symbols[k])) fail_msg("two instances share %s", seen.symbols[k]);
+  for (size_t k = 0; k < seen.n; k++) free(seen.symbols[k]);
+  free(seen.symbols);
+}
+
+// Every supported head_dim has a default config on every target.
+static void every_head_dim_resolves(void **state) {
+  (void)state;
+  for (int i = 0; i < target_count; i++)
+    for (int d = 8; d <= 256; d += 8)
+      for (int bf16 = 0; bf16 < 2; bf16++)
+        for (int q = -1; q < 80; q += 9) {
+          enum dtype t = bf16 ? DT_BF16 : DT_F32;
+          struct problem p = {{OP_ATTN_FWD, d, d, t, t, t, t, DT_F32, MASK_FULL}, 1, 1, 1, q, 100};
+          struct config c, given;
+          struct error err = {0};
+          if (target_table[i].family != FAMILY_CPU || (bf16 && !target_table[i].bf16_dot)) continue;
+          config_clear(&given);
+          c = given;
+          if (config_resolve(&p.spec, &target_table[i], &p, &c, &err)) fail_msg("d%d: %s", d, err.text);
+          check_feasible(&p.spec, &target_table[i], &given, &c);
+        }
+}
+
+static void names_instances(void **state) {
+  (void)state;
+  static const struct {
+    const char *spec, *target, *name, *key;
+  } cases[] = {
+      {"d128:bf16:causal", "avx512bf16", "attn_fwd_d128_bf16_causal_m64n128s2_avx512bf16",
+       "attn_fwd:d128:bf16:causal:p=bf16,acc=f32:block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table1,"
+       "prefetch=0,pack_k=1,"
+       "pack_v=1:avx512bf16"},
+      {"d64:f32", "c99", "attn_fwd_d64_f32_m64n128s2_c99", NULL},
+      {"d64:bf16:o=f32", "c99", "attn_fwd_d64_qbf16_kvbf16_of32_m64n128s2_c99", NULL},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    struct instance x = {.spec = spec_of(cases[i].spec, NULL), .target = target_find(cases[i].target)};
+    struct buf name = {0}, key = {0}, symbol = {0}, other = {0};
+    config_clear(&x.config);
+    assert_int_equal(config_resolve(&x.spec, x.target, NULL, &x.config, NULL), 0);
+    instance_name(&x, &name), instance_key(&x, &key), instance_symbol(&x, &symbol);
+    assert_string_equal(name.data, cases[i].name);
+    if (cases[i].key) assert_string_equal(key.data, cases[i].key);
+    assert_memory_equal(symbol.data, name.data, name.len);
+    assert_int_equal(symbol.len, name.len + 9);
+    assert_int_equal(symbol.data[name.len], '_');
+    // Both alignments of the diagonal are one kernel.
+    if (x.spec.mask == MASK_CAUSAL) {
+      x.spec.mask = MASK_CAUSAL_TOP_LEFT;
+      instance_symbol(&x, &other);
+      assert_string_equal(other.data, symbol.data);
+    }
+    buf_free(&name), buf_free(&key), buf_free(&symbol), buf_free(&other);
+  }
+  struct instance x = {
+      .spec = spec_of("d192v128:f16", NULL), .target = target_find("c99"), .config = {{64, 128, 4, 1, 8, 0, 0, 0, 0}}};
+  struct buf name = {0};
+  instance_name(&x, &name);
+  assert_string_equal(name.data, "attn_fwd_d192v128_f16_m64n128s1_c99");
+  buf_free(&name);
+}
+
+static void hashes_as_fnv1a(void **state) {
+  (void)state;
+  assert_true(hash64("", 0) == 0xcbf29ce484222325u);
+  assert_true(hash64("a", 1) == 0xaf63dc4c8601ec8cu);
+  assert_true(hash64("foobar", 6) == 0x85944171f73967e8u);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(parses_and_prints),
+      cmocka_unit_test(refuses_bad_text),
+      cmocka_unit_test(has_defaults),
+      cmocka_unit_test(says_why_not),
+      cmocka_unit_test(grid_resolves_or_says_why),
+      cmocka_unit_test(every_head_dim_resolves),
+      cmocka_unit_test(names_instances),
+      cmocka_unit_test(hashes_as_fnv1a),
+  };
+  return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}
