@@ -29,7 +29,7 @@ all: $(BUILD)/strobe
 
 $(BUILD)/%.o: %.c Makefile
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+	@echo "  CC $<"; $(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 # Template text as C arrays, in the binary.
 $(BUILD)/embed: gen/embed.c

@@ -17,6 +17,11 @@ $let classical = softmax == "classical"
 $let mma_type = dtype == "bf16" ? "bf16" : "f16"
 $assert head_dim == head_dim_v, "head_dim_v must equal head_dim"
 $assert head_dim % 64 == 0, "head_dim must be a multiple of 64"
+$if host
+  #ifndef __CUDACC_RTC__
+  $include "kernel_abi.h"
+  #endif
+
 $include "cuda/prologue.inc"
 
 $include "cuda/ptx.inc"
@@ -73,3 +78,6 @@ ${symbol}(const __grid_constant__ strobe_tensor_map q_map, const __grid_constant
     consume(smem, args, warpgroup - 1);
   }
 }
+$if host
+
+  $include "cuda/host.inc"
