@@ -20,7 +20,7 @@ LIBS := $(ENCODER_LIBS) -lm -ldl -lpthread
 GEN := $(filter-out gen/main.c gen/cmd_%.c gen/embed.c gen/builtin_gen.c,$(sort $(wildcard gen/*.c)))
 RUNTIME := $(sort $(wildcard runtime/*.c))
 CLI := gen/main.c $(sort $(wildcard gen/cmd_*.c))
-TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/*)) runtime/kernel_abi.h
+TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/*)) runtime/kernel_abi.h runtime/launch.h runtime/launch_params.h
 OBJ := $(patsubst %.c,$(BUILD)/%.o,$(GEN) $(RUNTIME)) $(BUILD)/embedded.o
 CLI_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(CLI))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
@@ -91,8 +91,40 @@ $(BUILD)/tests/test_library: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 -include $(BUILD)/gen/builtin_gen.d
 # ---- end: compiled-in kernels and the library ----------------------------------------------------------------------------
 
-check-quick: $(TESTS)
-	@for t in $(TESTS); do $$t || exit 1; done
+# ---- begin: tests and packages -------------------------------------------------------------------------------------------
+# Debian packages, and a file of each that tells whether it is there.
+PACKAGES := gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h libcmocka-dev:/usr/include/cmocka.h binutils:/usr/bin/ld
+ifeq ($(TCC),1)
+PACKAGES += libtcc-dev:/usr/include/libtcc.h libzydis-dev:/usr/include/Zydis/Zydis.h
+endif
+MISSING := $(strip $(foreach p,$(PACKAGES),$(if $(wildcard $(lastword $(subst :, ,$(p)))),,$(firstword $(subst :, ,$(p))))))
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+deps:
+ifneq ($(MISSING),)
+	@echo "installing $(MISSING)"
+	$(SUDO) apt-get update -qq && $(SUDO) DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(MISSING)
+endif
+
+# All tests; then those that look at memory once more under ASan and UBSan, and the library once more without libtcc.
+SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_problem test_config test_npy test_jit test_verify test_emit)
+check: deps
+	@$(MAKE) --no-print-directory tests
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" BUILTIN_OPT= $(SANITIZED)
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(BUILD)-notcc/tests/test_runtime
+	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(BUILD)-notcc/tests/test_runtime
+tests: all $(TESTS)
+
+help:
+	@echo "make               build/strobe, build/libstrobe.so, build/libstrobe.a"
+	@echo "make demo          install what is missing, build, and run on tensors of two trained models"
+	@echo "make check         install what is missing, build, and pass all tests"
+	@echo "make clean         remove the build directories"
+	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
+	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-notcc
+# ---- end: tests and packages ---------------------------------------------------------------------------------------------
 
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
-.PHONY: all check-quick
+.DELETE_ON_ERROR:
+.PHONY: all check clean demo deps help tests

@@ -32,7 +32,7 @@ static bool is_directory(const char *path) {
 }
 
 static int write_both(const struct emitted *e, const char *dir, struct buf path[2], int *changed, struct error *err) {
-  static const char *const suffix[] = {".c", ".h"};
+  const char *const suffix[] = {e->suffix, ".h"};
   const struct buf *const text[] = {&e->source, &e->header};
   struct file_text files[2];
   struct buf made = {0};

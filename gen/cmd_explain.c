@@ -111,7 +111,7 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
   char value[32];
   table_begin(&t, "lllll", header);
   for (int i = 0; i < CFG_COUNT; i++) {
-    if (config_fields[i].family != e->instance.target->family) continue;
+    if (!config_field_applies((enum config_field)i, e->instance.target)) continue;
     field_value(e, i, value, sizeof value);
     table_cell(&t, CELL_PLAIN, "%s", config_fields[i].name);
     table_cell(&t, CELL_PLAIN, "%s", value);
@@ -217,7 +217,7 @@ static void print_json(const struct explained *e, struct buf *out) {
   json_string(&j, "target", e->instance.target->name);
   json_object(&j, "config");
   for (int i = 0; i < CFG_COUNT; i++) {
-    if (config_fields[i].family != e->instance.target->family) continue;
+    if (!config_field_applies((enum config_field)i, e->instance.target)) continue;
     field_value(e, i, value, sizeof value);
     json_object(&j, config_fields[i].name);
     json_string(&j, "value", value);

@@ -9,13 +9,13 @@ const struct exp_info exp_table[EXP_COUNT] = {
 };
 
 const struct config_field_info config_fields[CFG_COUNT] = {
-    [CFG_BLOCK_M] = {"block_m", FAMILY_CPU, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64",
+    [CFG_BLOCK_M] = {"block_m", FAMILY_ANY, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64",
                      "query rows of a tile, one query per lane"},
-    [CFG_BLOCK_N] = {"block_n", FAMILY_CPU, "a multiple of 16 (of 32 with bf16), up to 512",
+    [CFG_BLOCK_N] = {"block_n", FAMILY_ANY, "a multiple of 16 (of 32 with bf16), up to 512",
                      "key rows of a KV block: one running maximum and one rescale per block"},
     [CFG_TILE_N] = {"tile_n", FAMILY_CPU, "1 to 8, a divisor of block_n and of head_dim_v; even with bf16",
                     "key rows (QK) or head_dim_v columns (PV) of a register tile"},
-    [CFG_STAGES] = {"stages", FAMILY_CPU, "1 or 2",
+    [CFG_STAGES] = {"stages", FAMILY_ANY, "1 or 2",
                     "2: softmax of one tile is interleaved with QK of the next; 1: in turn"},
     [CFG_UNROLL] = {"unroll", FAMILY_CPU, "auto, full or a divisor of head_dim; even with bf16",
                     "head_dim steps of QK that are straight-line code"},
@@ -25,6 +25,18 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows first; 0: it is read in place"},
     [CFG_PACK_V] = {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
                     "1: V is copied first (bf16: pairs of rows interleaved); 0: read in place"},
+    [CFG_Q_STAGES] = {"q_stages", FAMILY_CUDA, "1 or 2", "Q tiles in shared memory"},
+    [CFG_PINGPONG] = {"pingpong", FAMILY_CUDA, "0 or 1", "1: consumer warpgroups take turns to issue their GEMMs"},
+    [CFG_OVERLAP] = {"overlap", FAMILY_CUDA, "0 or 1", "1: softmax of a block runs under PV of the block before"},
+    [CFG_FLAT] = {"flat", FAMILY_CUDA, "0 or 1", "1: a tile's first QK goes out with the last PV of the tile before"},
+    [CFG_SOFTMAX] = {"softmax", FAMILY_CUDA, "classical, conditional or fast",
+                     "when O is rescaled: every block; when a maximum grew a lot; fast: no maximum on unmasked blocks"},
+    [CFG_Q_REGS] = {"q_regs", FAMILY_CUDA, "0 or 1", "1: QK reads Q from registers; 0: from shared memory"},
+    [CFG_O_TMA] = {"o_tma", FAMILY_CUDA, "0 or 1", "1: O leaves through shared memory and TMA; 0: from registers"},
+    [CFG_SCHEDULE] = {"schedule", FAMILY_CUDA, "grid, persistent or lpt",
+                      "a CTA per tile; a CTA per multiprocessor; and long tiles first, by ticket"},
+    [CFG_L2_SECTION] = {"l2_section", FAMILY_CUDA, "1 to 1024", "MiB of K and V that heads in flight may take (lpt)"},
+    [CFG_REGS] = {"regs", FAMILY_CUDA, "a multiple of 8, 24 to 256", "registers of a consumer thread"},
 };
 
 enum { UNROLL_AUTO = 0, UNROLL_FULL = -2, NUMBER_MAX = 1 << 20 };
@@ -40,8 +52,18 @@ static const struct word {
     {CFG_STAGES, "auto", CONFIG_UNSET},  {CFG_PREFETCH, "auto", CONFIG_UNSET}, {CFG_PACK_K, "auto", CONFIG_UNSET},
     {CFG_PACK_V, "auto", CONFIG_UNSET},  {CFG_EXP, "table1", EXP_TABLE1},      {CFG_EXP, "table2", EXP_TABLE2},
     {CFG_EXP, "poly3", EXP_POLY3},       {CFG_EXP, "poly5", EXP_POLY5},
+    {CFG_SOFTMAX, "classical", SOFTMAX_CLASSICAL},
+    {CFG_SOFTMAX, "conditional", SOFTMAX_CONDITIONAL},
+    {CFG_SOFTMAX, "fast", SOFTMAX_FAST},
+    {CFG_SCHEDULE, "grid", SCHEDULE_GRID},
+    {CFG_SCHEDULE, "persistent", SCHEDULE_PERSISTENT},
+    {CFG_SCHEDULE, "lpt", SCHEDULE_LPT},
 };
 enum { N_WORDS = sizeof words / sizeof *words };
+
+bool config_field_applies(enum config_field f, const struct target *t) {
+  return config_fields[f].family == FAMILY_ANY || config_fields[f].family == t->family;
+}
 
 void config_clear(struct config *c) {
   for (int i = 0; i < CFG_COUNT; i++) c->v[i] = CONFIG_UNSET;
@@ -53,12 +75,12 @@ static int find_field(struct slice name, struct error *err) {
     if (slice_is(name, config_fields[i].name)) return i;
     names[i] = config_fields[i].name;
   }
-  const char *nearest = nearest_name(name, names, CFG_COUNT);
-  fail(err, STROBE_INVALID,
-       "config field '%s' is unknown: block_m, block_n, tile_n, stages, unroll, exp, prefetch, pack_k and pack_v are "
-       "known; '%s' is "
-       "the nearest",
-       quote(name).text, nearest);
+  struct buf known = {0};
+  for (int i = 0; i < CFG_COUNT; i++)
+    buf_printf(&known, "%s%s", i == 0 ? "" : i == CFG_COUNT - 1 ? " and " : ", ", names[i]);
+  fail(err, known.failed ? STROBE_NO_MEMORY : STROBE_INVALID, "config field '%s' is unknown: %s are known; '%s' is the nearest",
+       quote(name).text, known.failed ? "" : known.data, nearest_name(name, names, CFG_COUNT));
+  buf_free(&known);
   return -1;
 }
 
@@ -67,7 +89,7 @@ static int refuse_value(int field, struct slice value, struct error *err) {
   int n = 0;
   for (int i = 0; i < N_WORDS; i++)
     if (words[i].field == (enum config_field)field) names[n++] = words[i].name;
-  bool number = value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP;
+  bool number = !n || (value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP);
   return fail(err, STROBE_INVALID, "%s '%s': must be %s%s%s", config_fields[field].name, quote(value).text,
               config_fields[field].allowed, number ? "" : "; the nearest word is ",
               number ? "" : nearest_name(value, names, n));
@@ -83,7 +105,7 @@ static int parse_value(int field, struct slice value, int *out, struct error *er
   int64_t number;
   enum scan got = scan_number(&s, NUMBER_MAX, &number);
   bool zero_is_a_word = field == CFG_UNROLL && number == 0;
-  if (got != SCAN_OK || s.len || field == CFG_EXP || zero_is_a_word) return refuse_value(field, value, err);
+  if (got != SCAN_OK || s.len || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE || zero_is_a_word) return refuse_value(field, value, err);
   *out = (int)number;
   return STROBE_OK;
 }
@@ -121,7 +143,7 @@ static const char *word_of(int field, int value) {
 void config_print(const struct config *c, const struct target *t, struct buf *out) {
   const char *separator = "";
   for (int i = 0; i < CFG_COUNT; i++) {
-    if (c->v[i] == CONFIG_UNSET || (t && config_fields[i].family != t->family)) continue;
+    if (c->v[i] == CONFIG_UNSET || (t && !config_field_applies((enum config_field)i, t))) continue;
     const char *word = word_of(i, c->v[i]);
     buf_str(out, separator);
     buf_str(out, config_fields[i].name);

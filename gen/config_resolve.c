@@ -1,4 +1,5 @@
 // The heuristic (what an unset field becomes) and feasibility (what a kernel can be made of), for CPU targets.
+#include "cuda_kernel.h"
 #include "scan.h"
 #include "spec.h"
 
@@ -16,11 +17,16 @@ enum {
 };
 
 // The defaults that do not depend on sizes: change them here.
-static const struct cpu_defaults {
-  int block_n, tile_n, stages, prefetch;
-  enum exp_kind exp_f32, exp_bf16; // by P's dtype
-} cpu_defaults = {
-    .block_n = 128, .tile_n = 4, .stages = 2, .prefetch = 0, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+struct cpu_defaults {
+  int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
+  enum exp_kind exp_f32, exp_bf16;                     // by P's dtype
+};
+static const struct cpu_defaults vector_defaults = {.cols = 4, .block_n = 128, .tile_n = 4, .stages = 2, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+// Lane loops for any compiler: short text, which it unrolls and schedules itself.
+static const struct cpu_defaults scalar_defaults = {
+    .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+
+static const struct cpu_defaults *defaults_of(const struct target *t) { return t->vregs ? &vector_defaults : &scalar_defaults; }
 
 struct resolver {
   const struct spec *s;
@@ -67,8 +73,8 @@ static bool unroll_works(const struct spec *s, const int *v, int unroll) {
 }
 
 static int auto_unroll(const struct spec *s, const struct target *t, const int *v) {
-  int smallest = s->head_dim;
-  for (int unroll = s->head_dim; unroll >= 1; unroll--) {
+  int smallest = s->head_dim, most = defaults_of(t)->unroll;
+  for (int unroll = most && most < s->head_dim ? most : s->head_dim; unroll >= 1; unroll--) {
     if (!unroll_works(s, v, unroll)) continue;
     if (code_bytes(s, t, v, unroll) <= 0.75 * t->l1i_bytes) return unroll;
     smallest = unroll;
@@ -180,7 +186,7 @@ static void set_default(int *field, int value) {
 
 // The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
 static int default_block_n(const struct resolver *r) {
-  int block_n = cpu_defaults.block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r->s);
+  int block_n = defaults_of(r->t)->block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r->s);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
   for (int smaller = block_n; smaller > 0; smaller -= step)
     if (smaller % tile_n == 0) return smaller;
@@ -189,7 +195,7 @@ static int default_block_n(const struct resolver *r) {
 
 // No more query rows than there are, and than the registers allow for the tile.
 static int default_block_m(const struct resolver *r, const struct problem *p) {
-  int lanes = r->t->lanes, block_m = MAX_COLS * lanes;
+  int lanes = r->t->lanes, block_m = defaults_of(r->t)->cols * lanes;
   if (p && p->q_len >= 0 && p->q_len < block_m)
     block_m = p->q_len > 0 ? (int)((p->q_len + lanes - 1) / lanes) * lanes : lanes;
   while (block_m > lanes && !registers_fit(r, block_m, r->v[CFG_TILE_N])) block_m -= lanes;
@@ -199,12 +205,13 @@ static int default_block_m(const struct resolver *r, const struct problem *p) {
 static void fill_defaults(struct resolver *r, const struct problem *p) {
   int *v = r->v;
   bool bf16 = is_bf16(r->s);
-  set_default(&v[CFG_STAGES], cpu_defaults.stages);
-  set_default(&v[CFG_TILE_N], cpu_defaults.tile_n);
+  const struct cpu_defaults *d = defaults_of(r->t);
+  set_default(&v[CFG_STAGES], d->stages);
+  set_default(&v[CFG_TILE_N], d->tile_n);
   set_default(&v[CFG_BLOCK_N], default_block_n(r));
   set_default(&v[CFG_BLOCK_M], default_block_m(r, p));
-  set_default(&v[CFG_EXP], (int)(r->s->p == DT_BF16 ? cpu_defaults.exp_bf16 : cpu_defaults.exp_f32));
-  set_default(&v[CFG_PREFETCH], cpu_defaults.prefetch);
+  set_default(&v[CFG_EXP], (int)(r->s->p == DT_BF16 ? d->exp_bf16 : d->exp_f32));
+  set_default(&v[CFG_PREFETCH], d->prefetch);
   // A copy pays when several query blocks read it.
   bool one_block = p && p->q_len >= 0 && p->q_len <= v[CFG_BLOCK_M];
   set_default(&v[CFG_PACK_K], one_block ? 0 : 1);
@@ -215,8 +222,10 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
                    struct error *err) {
   int status = spec_supported(s, t, err);
   if (status) return status;
-  if (t->family != FAMILY_CPU)
-    return fail(err, STROBE_UNSUPPORTED, "target %s: its config can't be resolved for a CPU", t->name);
+  for (int i = 0; i < CFG_COUNT; i++)
+    if (c->v[i] != CONFIG_UNSET && !config_field_applies((enum config_field)i, t))
+      return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out", config_fields[i].name, t->name);
+  if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err};
   fill_defaults(&r, p);

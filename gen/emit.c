@@ -1,6 +1,7 @@
 #include "emit.h"
 
 #include "../runtime/kernel_abi.h"
+#include "cuda_kernel.h"
 #include "embedded.h"
 
 #include <inttypes.h>
@@ -27,7 +28,9 @@ void shell_word(const char *text, struct buf *out) {
 static void command(const struct instance *i, enum printer printer, const struct templates *t, struct buf *out) {
   buf_str(out, "strobe emit ");
   spec_print(&i->spec, out);
-  buf_printf(out, " --target %s --printer %s --set ", i->target->name, printer_names[printer]);
+  buf_printf(out, " --target %s", i->target->name);
+  if (i->target->family == FAMILY_CPU) buf_printf(out, " --printer %s", printer_names[printer]);
+  buf_str(out, " --set ");
   config_print(&i->config, i->target, out);
   if (t->dir) {
     buf_str(out, " --template-dir ");
@@ -54,6 +57,14 @@ static void provenance(const struct instance *i, enum printer printer, const str
   buf_printf(out,
              "//   work       2 head_dim + 2 head_dim_v = %d floating-point operations per query and visible key\n",
              2 * s->head_dim + 2 * s->head_dim_v);
+  if (i->target->family == FAMILY_CUDA) {
+    struct cuda_kernel c;
+    cuda_derive(i, &c);
+    buf_printf(out, "//   CTA        %d threads, %d bytes of shared memory, %d registers a thread at entry (consumers %d, producer %d)\n",
+               c.threads, c.shared_bytes, c.entry_regs > 255 ? 255 : c.entry_regs, c.consumer_regs, c.producer_regs);
+    buf_str(out, "//   compile    nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a\n//\n// Emitted code carries no licence obligation.\n");
+    return;
+  }
   if (k->vregs_limit)
     buf_printf(out, "//   registers  %d of %d vector registers\n", k->vregs_peak, k->vregs_limit);
   else
@@ -184,11 +195,27 @@ int emit_kernel(const struct instance *instance, enum printer printer, const str
   if (!status) status = kernel_render(i, &options, &body, &out->stats, err);
   instance_name(i, &out->name);
   instance_symbol(i, &out->symbol);
-  if (!status && !out->name.failed && !out->symbol.failed) {
+  out->suffix = i->target->family == FAMILY_CUDA ? ".cu" : ".c";
+  if (!status && !out->name.failed && !out->symbol.failed && i->target->family == FAMILY_CUDA) {
+    struct buf guard = {0};
+    guard_name(&out->symbol, &guard);
+    provenance(i, printer, t, out, &out->header);
+    buf_printf(&out->header, "#ifndef %s\n#define %s\n\n", guard.failed ? "" : guard.data, guard.failed ? "" : guard.data);
+    cuda_header(i, out->symbol.data, &out->header);
+    buf_str(&out->header, "\n#endif\n");
+    out->header.failed |= guard.failed;
+    buf_free(&guard);
+    provenance(i, printer, t, out, &out->source);
+    buf_add(&out->source, body.data ? body.data : "", body.len);
+  } else if (!status && !out->name.failed && !out->symbol.failed) {
     provenance(i, printer, t, out, &out->header);
     header(&i->spec, abi, out);
     provenance(i, printer, t, out, &out->source);
     buf_printf(&out->source, "#include \"%s.h\"\n\n#include <stdint.h>\n\n", out->name.data);
+    if (printer == PRINTER_CODE)
+      buf_str(&out->source,
+              "// One asm statement is one string, far longer than the 4095 characters that ISO C asks of a compiler.\n"
+              "#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\n");
     buf_add(&out->source, body.data ? body.data : "", body.len);
     runner_text(out->symbol.data, &out->source);
   }

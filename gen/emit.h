@@ -1,4 +1,4 @@
-// A kernel as two files that need nothing but a C compiler: NAME.c and NAME.h.
+// A kernel as two files that need nothing but a compiler: NAME.c or NAME.cu, and NAME.h.
 #ifndef STROBE_GEN_EMIT_H
 #define STROBE_GEN_EMIT_H
 
@@ -8,6 +8,7 @@ struct emitted {
   struct buf name;   // instance name: the files' name without suffix
   struct buf symbol; // of the struct strobe_kernel; also the prefix of SYMBOL_forward and SYMBOL_bytes
   struct buf source, header;
+  const char *suffix; // of the source: ".c" or ".cu"
   struct kernel_stats stats;
 };
 

@@ -13,6 +13,8 @@ static void skip(struct expr *e) {
 
 bool expr_take(struct expr *e, const char *word) {
   skip(e);
+  if (!*word) return true;
+  if (e->p == e->end || *e->p != *word) return false;
   size_t n = strlen(word);
   if ((size_t)(e->end - e->p) < n || memcmp(e->p, word, n)) return false;
   if (is_name_start(word[n - 1]) && e->p + n < e->end && (is_name_start(e->p[n]) || is_digit(e->p[n]))) return false;
@@ -52,7 +54,9 @@ static const struct binary {
 static const struct binary *next_binary(struct expr *e) {
   skip(e);
   size_t left = (size_t)(e->end - e->p);
+  if (!left || is_name_start(*e->p) || is_digit(*e->p) || *e->p == ')' || *e->p == ',' || *e->p == '.') return NULL;
   for (size_t i = 0; i < sizeof binaries / sizeof binaries[0]; i++) {
+    if (binaries[i].text[0] != *e->p) continue;
     size_t n = strlen(binaries[i].text);
     if (left < n || memcmp(e->p, binaries[i].text, n)) continue;
     if (n == 1 && left > 1 && (*e->p == '&' || *e->p == '|') && e->p[1] == *e->p) return NULL; // && and ||

@@ -1,5 +1,6 @@
 #include "kernel.h"
 
+#include "cuda_kernel.h"
 #include "embedded.h"
 #include "printer.h"
 
@@ -201,6 +202,12 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
   struct kernel_stats local;
   if (!stats) stats = &local;
   memset(stats, 0, sizeof *stats);
+  if (i->target->family == FAMILY_CUDA) {
+    struct loader loader = {.dir = o->templates.dir};
+    int status = cuda_kernel_render(i, o, load, &loader, out, err);
+    for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
+    return status;
+  }
   const struct isa *isa = isa_find(i->target->isa);
   if (o->printer != PRINTER_SCALAR && !isa)
     return fail(err, STROBE_UNSUPPORTED, "printer %s: target %s has no vector instructions; printer scalar works",

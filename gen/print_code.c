@@ -65,8 +65,24 @@ static void parse_row(const struct isa_row *row, struct code_row *out) {
 
 // ---- emitting bytes ----------------------------------------------------------------------------------------------------
 
+static const char hex[] = "0123456789abcdef";
+
+// `".byte 0x62,...\n" /* mnemonic */`
+static void put_byte_line(const struct printer_state *p, struct buf *out, const struct x86_insn *insn, const uint8_t *bytes, int n) {
+  for (int i = 0; i < p->indent + 2; i++) buf_char(out, ' ');
+  buf_str(out, "\".byte ");
+  for (int i = 0; i < n; i++) {
+    const char text[5] = {',', '0', 'x', hex[bytes[i] >> 4], hex[bytes[i] & 15]};
+    buf_add(out, text + !i, i ? 5 : 4);
+  }
+  buf_str(out, "\\n\" /* ");
+  x86_print(insn, out);
+  buf_str(out, " */\n");
+}
+
+// Without comments, `out` collects raw bytes, and code_block_end packs them into .quad: libtcc reads that more than twice as fast
+// as .byte (36 KB: 1.3 against 3.1 ms).
 static int put(struct printer_state *p, struct buf *out, const struct x86_insn *insn, struct error *err) {
-  static const char hex[] = "0123456789abcdef";
   uint8_t bytes[15];
   int n = x86_encode(insn, bytes);
   if (!n) {
@@ -76,31 +92,28 @@ static int put(struct printer_state *p, struct buf *out, const struct x86_insn *
     buf_free(&text);
     return STROBE_INTERNAL;
   }
-  char line[15 * 5 + 12], *c = line;
-  memcpy(c, "\".byte ", 7);
-  c += 7;
-  for (int i = 0; i < n; i++) {
-    if (i) *c++ = ',';
-    *c++ = '0';
-    *c++ = 'x';
-    *c++ = hex[bytes[i] >> 4];
-    *c++ = hex[bytes[i] & 15];
-  }
-  memcpy(c, "\\n\"", 3);
-  c += 3;
-  if (p->comments) {
-    for (int i = 0; i < p->indent + 2; i++) buf_char(out, ' ');
-    buf_add(out, line, (size_t)(c - line));
-    buf_str(out, " /* ");
-    x86_print(insn, out);
-    buf_str(out, " */");
-  } else {
-    buf_add(out, line, (size_t)(c - line));
-  }
-  buf_char(out, '\n');
+  if (p->comments) put_byte_line(p, out, insn, bytes, n);
+  else buf_add(out, (const char *)bytes, (size_t)n);
   p->phase->instructions++;
   p->phase->bytes += n;
   return 0;
+}
+
+static void put_quads(struct buf *out, const uint8_t *bytes, size_t n) {
+  char text[24], *c;
+  for (size_t i = 0; i + 8 <= n; i += 8) {
+    buf_str(out, i % 64 ? "," : i ? "\\n\"\n\".quad " : "\".quad ");
+    c = text;
+    *c++ = '0';
+    *c++ = 'x';
+    for (int b = 7; b >= 0; b--) {
+      *c++ = hex[bytes[i + (size_t)b] >> 4];
+      *c++ = hex[bytes[i + (size_t)b] & 15];
+    }
+    buf_add(out, text, (size_t)(c - text));
+  }
+  if (n >= 8) buf_str(out, "\\n\"\n");
+  for (size_t i = n / 8 * 8; i < n; i++) buf_printf(out, "\".byte %d\\n\"\n", bytes[i]);
 }
 
 static struct x86_operand r64(int reg) { return (struct x86_operand){.kind = X86_R64, .reg = reg, .index = -1}; }
@@ -318,8 +331,13 @@ int code_block_end(struct printer_state *p, struct buf *out, struct error *err) 
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
   buf_add(out, p->frame.data ? p->frame.data : "", p->frame.len);
   buf_str(out, "__asm__ volatile(\n");
-  if (p->prologue.len) buf_add(out, p->prologue.data, p->prologue.len);
-  buf_add(out, p->body.data, p->body.len);
+  if (p->comments) {
+    if (p->prologue.len) buf_add(out, p->prologue.data, p->prologue.len);
+    buf_add(out, p->body.data, p->body.len);
+  } else {
+    buf_add(&p->prologue, p->body.data, p->body.len);
+    if (!p->prologue.failed) put_quads(out, (const uint8_t *)p->prologue.data, p->prologue.len);
+  }
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
   buf_str(out, "  :: \"D\"(frame) : \"rbx\", \"r12\", \"r13\", \"r14\", \"r15\", \"memory\");\n");
   out->failed |= p->prologue.failed | p->body.failed | p->frame.failed;

@@ -32,6 +32,8 @@ static const struct dtype_row {
     {FAMILY_CPU, DT_F32, DT_F32, DT_F32, false},
     {FAMILY_CPU, DT_BF16, DT_BF16, DT_BF16, true},
     {FAMILY_CPU, DT_BF16, DT_BF16, DT_F32, true},
+    {FAMILY_CUDA, DT_BF16, DT_BF16, DT_BF16, false},
+    {FAMILY_CUDA, DT_F16, DT_F16, DT_F16, false},
 };
 
 // Head dimensions, per family: multiples of step in lo..hi; same_v: head_dim_v must equal head_dim.
@@ -41,6 +43,7 @@ static const struct head_dim_row {
   bool same_v;
 } head_dim_rows[] = {
     {FAMILY_CPU, 8, 8, 256, true},
+    {FAMILY_CUDA, 64, 64, 256, true},
 };
 
 enum {

@@ -40,7 +40,7 @@ struct problem {
 
 // ---- targets -----------------------------------------------------------------------------------------------------------
 
-enum target_family { FAMILY_CPU, FAMILY_CUDA };
+enum target_family { FAMILY_CPU, FAMILY_CUDA, FAMILY_ANY }; // ANY: of config fields that both have
 
 struct target {
   const char *name; // "c99", "avx512", "avx512bf16", "sm90a"
@@ -70,8 +70,23 @@ enum config_field {
   CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
   CFG_PACK_K,  // 1: K copied to contiguous rows first; 0: read in place
   CFG_PACK_V,  // likewise; bf16 always packs V (pairs of rows interleaved)
+  CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
+  CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
+  CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
+  CFG_FLAT,       // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
+  CFG_SOFTMAX,    // enum softmax_kind
+  CFG_Q_REGS,     // Q as wgmma's register operand
+  CFG_O_TMA,      // O leaves through shared memory and a TMA store; 0: from registers
+  CFG_SCHEDULE,   // enum schedule_kind
+  CFG_L2_SECTION, // MiB of K and V that heads in flight may take (lpt)
+  CFG_REGS,       // registers of a consumer thread after setmaxnreg
   CFG_COUNT
 };
+
+enum softmax_kind { SOFTMAX_CLASSICAL, SOFTMAX_CONDITIONAL, SOFTMAX_FAST, SOFTMAX_COUNT };
+extern const char *const softmax_names[SOFTMAX_COUNT]; // "classical", "conditional", "fast"
+enum schedule_kind { SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT, SCHEDULE_COUNT };
+extern const char *const schedule_names[SCHEDULE_COUNT]; // "grid", "persistent", "lpt"
 
 enum exp_kind { EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5, EXP_COUNT };
 struct exp_info {
@@ -96,6 +111,7 @@ struct config_field_info {
 };
 extern const struct config_field_info config_fields[CFG_COUNT];
 
+bool config_field_applies(enum config_field f, const struct target *t); // to targets of this family
 void config_clear(struct config *c); // all fields unset
 
 // Parses "block_n=128,stages=2" into c on top of what it holds. `full`, `auto` and exp names are accepted where they apply.

@@ -29,6 +29,14 @@ const struct target target_table[] = {
      .l1i_bytes = 32768,
      .bf16_dot = true,
      .about = "x86-64 with AVX-512 and AVX512_BF16 (vdpbf16ps)"},
+    {.name = "sm90a",
+     .family = FAMILY_CUDA,
+     .isa = NULL,
+     .lanes = 0,
+     .vregs = 0,
+     .l1i_bytes = 0,
+     .bf16_dot = true,
+     .about = "NVIDIA Hopper (H100, H200): wgmma, TMA, setmaxnreg"},
 };
 const int target_count = sizeof target_table / sizeof *target_table;
 

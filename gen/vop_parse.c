@@ -34,7 +34,10 @@ static int word(struct cursor *c, const char **text) {
   return (int)(c->p - *text);
 }
 
-static bool same(const char *name, const char *text, int len) { return !strncmp(name, text, (size_t)len) && !name[len]; }
+// Names differ in their first letter most of the time, and this is called a hundred thousand times a kernel.
+static bool same(const char *name, const char *text, int len) {
+  return name[0] == text[0] && !strncmp(name, text, (size_t)len) && !name[len];
+}
 
 // ---- linear forms: integer arithmetic over the block's integers --------------------------------------------------------
 
@@ -235,7 +238,7 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
   const char *name;
   int n = word(&c, &name);
   *op = NULL;
-  for (int i = 0; i < vop_count; i++)
+  for (int i = 0; i < vop_count && !*op; i++)
     if (same(vop_table[i].name, name, n)) *op = &vop_table[i];
   if (!*op) return fail(err, STROBE_INVALID, "@%.*s is not a vector operation", n ? n : 1, n ? name : "?");
   const char *sig = (*op)->signature;

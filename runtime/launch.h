@@ -1,5 +1,6 @@
-// The host side of a CUDA forward kernel: checks arguments, encodes the tensor maps, launches. One text for the runtime and
-// for every emitted file; what differs between kernels is in struct strobe_launch. Wants kernel_abi.h and launch_params.h.
+// The host side of a CUDA forward kernel: checks arguments, encodes the tensor maps, launches. One text for the runtime
+// and for every emitted file; what differs between kernels is in struct strobe_launch. Wants kernel_abi.h and
+// launch_params.h.
 #ifndef STROBE_LAUNCH_H
 #define STROBE_LAUNCH_H
 
@@ -21,19 +22,19 @@ struct strobe_launch {
   int map_type;      // CUtensorMapDataType: 6 half, 9 bfloat16
   int element_bytes; // 2
   int block_m, block_n;
-  int threads, shared_bytes;    // of a CTA; shared memory is all dynamic
-  int persistent;               // 0: a CTA per tile; 1: as many CTAs as multiprocessors
-  int tickets;                  // 1: wants a workspace of STROBE_WORKSPACE bytes that is zero before its first use
-  int causal;                   // reads the diagonal
-  long long l2_section;         // bytes of K and V that heads in flight at one time may take
+  int threads, shared_bytes; // of a CTA; shared memory is all dynamic
+  int persistent;            // 0: a CTA per tile; 1: as many CTAs as multiprocessors
+  int tickets;               // 1: wants a workspace of STROBE_WORKSPACE bytes that is zero before its first use
+  int causal;                // reads the diagonal
+  long long l2_section;      // bytes of K and V that heads in flight at one time may take
 };
 enum { STROBE_WORKSPACE = 64 };
 
 // The two functions of the driver that a launch needs, as libcuda exports them.
 struct strobe_driver {
   int (*tensor_map_encode)(struct strobe_tensor_map *map, int type, unsigned rank, void *data, const uint64_t *sizes,
-                           const uint64_t *byte_strides, const uint32_t *box, const uint32_t *element_strides, int interleave,
-                           int swizzle, int l2_promotion, int fill); // cuTensorMapEncodeTiled
+                           const uint64_t *byte_strides, const uint32_t *box, const uint32_t *element_strides,
+                           int interleave, int swizzle, int l2_promotion, int fill); // cuTensorMapEncodeTiled
   int (*launch)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
                 unsigned block_z, unsigned shared_bytes, void *stream, void **params, void **extra); // cuLaunchKernel
 };
@@ -55,7 +56,8 @@ static inline int strobe_check_tensor(const struct strobe_launch *l, const char 
   for (int i = 0; i < 3; i++)
     if (stride[i] < 0 || stride[i] % step || stride[i] * l->element_bytes >= 1ll << 40)
       return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID,
-                           "%s.%s_stride %lld: must be 0 or more, below 2^39 and a multiple of %lld elements (16 bytes); %lld is the nearest",
+                           "%s.%s_stride %lld: must be 0 or more, below 2^39 and a multiple of %lld elements (16 "
+                           "bytes); %lld is the nearest",
                            name, axis[i], stride[i], step, stride[i] < 0 ? 0 : (stride[i] + step / 2) / step * step);
   return STROBE_LAUNCH_OK;
 }
@@ -64,66 +66,92 @@ static inline int strobe_check_sizes(const struct strobe_args *a, struct strobe_
   const struct {
     const char *name;
     strobe_i64 value;
-  } size[] = {{"batch", a->batch}, {"heads", a->heads}, {"heads_kv", a->heads_kv}, {"q_len", a->q_len}, {"kv_len", a->kv_len}};
+  } size[] = {
+      {"batch", a->batch}, {"heads", a->heads}, {"heads_kv", a->heads_kv}, {"q_len", a->q_len}, {"kv_len", a->kv_len}};
   for (int i = 0; i < 5; i++)
     if (size[i].value < 1 || size[i].value > INT_MAX / 2)
-      return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s %lld: must be 1 to %d", size[i].name, size[i].value, INT_MAX / 2);
+      return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s %lld: must be 1 to %d", size[i].name, size[i].value,
+                           INT_MAX / 2);
   if (a->heads % a->heads_kv)
     return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "heads_kv %lld: must divide heads %lld", a->heads_kv, a->heads);
   return STROBE_LAUNCH_OK;
 }
 
-static inline int strobe_check_args(const struct strobe_launch *l, const struct strobe_args *a, struct strobe_message m) {
+static inline int strobe_check_args(const struct strobe_launch *l, const struct strobe_args *a,
+                                    struct strobe_message m) {
   if (a->abi != STROBE_ABI || a->size != sizeof *a)
-    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "args.abi %u, size %u: this kernel takes abi %d, size %d", a->abi, a->size,
-                         STROBE_ABI, (int)sizeof *a);
+    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "args.abi %u, size %u: this kernel takes abi %d, size %d", a->abi,
+                         a->size, STROBE_ABI, (int)sizeof *a);
   const struct strobe_tensor *const tensor[] = {&a->q, &a->k, &a->v, &a->o};
   const char *const name[] = {"q", "k", "v", "o"};
   int status = strobe_check_sizes(a, m);
   for (int i = 0; i < 4 && !status; i++) status = strobe_check_tensor(l, name[i], tensor[i], m);
   if (status) return status;
   if (!(a->scale >= 0 && a->scale <= 3.4e38f))
-    return STROBE_REFUSE(m, STROBE_LAUNCH_UNSUPPORTED, "scale %g: must be 0 or more, and finite; for a negative one negate q", (double)a->scale);
+    return STROBE_REFUSE(m, STROBE_LAUNCH_UNSUPPORTED,
+                         "scale %g: must be 0 or more, and finite; for a negative one negate q", (double)a->scale);
   if (l->tickets && (!a->workspace || (uintptr_t)a->workspace % 4))
-    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "workspace %p: must be %d bytes of device memory, 64-byte aligned, zero before the first launch",
-                         a->workspace, (int)STROBE_WORKSPACE);
+    return STROBE_REFUSE(
+        m, STROBE_LAUNCH_INVALID,
+        "workspace %p: must be %d bytes of device memory, 64-byte aligned, zero before the first launch", a->workspace,
+        (int)STROBE_WORKSPACE);
   return STROBE_LAUNCH_OK;
 }
 
-// A (batch, rows, heads, head_dim) tensor seen as (64, rows, head_dim / 64, heads, batch): one box is a whole tile, stored as
-// panels of 64 columns in the 128-byte swizzle. What lies beyond the tensor reads as zero.
-static inline int strobe_tensor_map_of(const struct strobe_launch *l, const struct strobe_driver *d, const struct strobe_tensor *t,
-                                       strobe_i64 batch, strobe_i64 rows, strobe_i64 heads, int box_rows, struct strobe_tensor_map *map) {
+// A (batch, rows, heads, head_dim) tensor seen as (64, rows, head_dim / 64, heads, batch): one box is a whole tile,
+// stored as panels of 64 columns in the 128-byte swizzle. What lies beyond the tensor reads as zero.
+static inline int strobe_tensor_map_of(const struct strobe_launch *l, const struct strobe_driver *d,
+                                       const struct strobe_tensor *t, strobe_i64 batch, strobe_i64 rows,
+                                       strobe_i64 heads, int box_rows, struct strobe_tensor_map *map) {
   const uint64_t bytes = (uint64_t)l->element_bytes, panels = (uint64_t)l->head_dim / 64;
   const uint64_t sizes[5] = {64, (uint64_t)rows, panels, (uint64_t)heads, (uint64_t)batch};
-  const uint64_t strides[4] = {(uint64_t)t->row_stride * bytes, 64 * bytes, (uint64_t)t->head_stride * bytes, (uint64_t)t->batch_stride * bytes};
+  const uint64_t strides[4] = {(uint64_t)t->row_stride * bytes, 64 * bytes, (uint64_t)t->head_stride * bytes,
+                               (uint64_t)t->batch_stride * bytes};
   const uint32_t box[5] = {64, (uint32_t)box_rows, (uint32_t)panels, 1, 1}, ones[5] = {1, 1, 1, 1, 1};
   enum { NO_INTERLEAVE = 0, SWIZZLE_128B = 3, L2_256B = 3, FILL_ZERO = 0 };
-  return d->tensor_map_encode(map, l->map_type, 5, t->data, sizes, strides, box, ones, NO_INTERLEAVE, SWIZZLE_128B, L2_256B, FILL_ZERO);
+  return d->tensor_map_encode(map, l->map_type, 5, t->data, sizes, strides, box, ones, NO_INTERLEAVE, SWIZZLE_128B,
+                              L2_256B, FILL_ZERO);
 }
 
-static inline int strobe_fill_params(const struct strobe_launch *l, const struct strobe_args *a, struct strobe_params *p, struct strobe_message m) {
-  const strobe_i64 group = a->heads / a->heads_kv, m_blocks = (a->q_len + l->block_m - 1) / l->block_m, all = a->batch * a->heads;
+static inline int strobe_fill_params(const struct strobe_launch *l, const struct strobe_args *a,
+                                     struct strobe_params *p, struct strobe_message m) {
+  const strobe_i64 group = a->heads / a->heads_kv, m_blocks = (a->q_len + l->block_m - 1) / l->block_m,
+                   all = a->batch * a->heads;
   const strobe_i64 limit = INT_MAX / 2, kv_bytes = 2 * a->kv_len * l->head_dim * l->element_bytes;
   if (all > limit || all * m_blocks > limit)
-    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "grid of %lld x %lld tiles: must be at most %lld; split the batch", all, m_blocks, limit);
+    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "grid of %lld x %lld tiles: must be at most %lld; split the batch",
+                         all, m_blocks, limit);
   const strobe_i64 section = (l->l2_section / kv_bytes > 1 ? l->l2_section / kv_bytes : 1) * group;
   const strobe_i64 diagonal = a->diagonal < -limit ? -limit : a->diagonal > limit ? limit : a->diagonal;
-  const struct strobe_params filled = {
-      a->o.data, a->o.batch_stride, a->o.head_stride, a->o.row_stride, a->lse, a->lse_batch_stride, a->lse_head_stride,
-      (int *)a->workspace,
-      a->scale > 1e-30f ? a->scale * 1.44269504f : 1e-30f, // 0 would turn a masked score, -inf, into NaN
-      (int)a->heads, (int)group, (int)a->q_len, (int)a->kv_len, (int)diagonal, (int)m_blocks, (int)(all * m_blocks), (int)all,
-      (int)(section < all ? section : all)};
+  const struct strobe_params filled = {a->o.data,
+                                       a->o.batch_stride,
+                                       a->o.head_stride,
+                                       a->o.row_stride,
+                                       a->lse,
+                                       a->lse_batch_stride,
+                                       a->lse_head_stride,
+                                       (int *)a->workspace,
+                                       a->scale > 1e-30f ? a->scale * 1.44269504f
+                                                         : 1e-30f, // 0 would turn a masked score, -inf, into NaN
+                                       (int)a->heads,
+                                       (int)group,
+                                       (int)a->q_len,
+                                       (int)a->kv_len,
+                                       (int)diagonal,
+                                       (int)m_blocks,
+                                       (int)(all * m_blocks),
+                                       (int)all,
+                                       (int)(section < all ? section : all)};
   *p = filled;
   return STROBE_LAUNCH_OK;
 }
 
-// Enqueues the kernel on a stream of the current context: O = softmax(scale Q K^T + mask) V. All pointers are device memory.
-// `function` is its CUfunction, allowed l->shared_bytes of shared memory. Nothing has been launched unless it returns
-// STROBE_LAUNCH_OK. Re-entrant; two launches that may run at the same time need workspaces of their own.
-static inline int strobe_launch(const struct strobe_launch *l, const struct strobe_driver *d, void *function, int multiprocessors,
-                                const struct strobe_args *a, void *stream, struct strobe_message m) {
+// Enqueues the kernel on a stream of the current context: O = softmax(scale Q K^T + mask) V. All pointers are device
+// memory. `function` is its CUfunction, allowed l->shared_bytes of shared memory. Nothing has been launched unless it
+// returns STROBE_LAUNCH_OK. Re-entrant; two launches that may run at the same time need workspaces of their own.
+static inline int strobe_launch(const struct strobe_launch *l, const struct strobe_driver *d, void *function,
+                                int multiprocessors, const struct strobe_args *a, void *stream,
+                                struct strobe_message m) {
   struct strobe_tensor_map q, k, v, o;
   struct strobe_params p;
   int status = strobe_check_args(l, a, m);
@@ -133,11 +161,15 @@ static inline int strobe_launch(const struct strobe_launch *l, const struct stro
   if (!error) error = strobe_tensor_map_of(l, d, &a->k, a->batch, a->kv_len, a->heads_kv, l->block_n, &k);
   if (!error) error = strobe_tensor_map_of(l, d, &a->v, a->batch, a->kv_len, a->heads_kv, l->block_n, &v);
   if (!error) error = strobe_tensor_map_of(l, d, &a->o, a->batch, a->q_len, a->heads, 64, &o);
-  if (error) return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuTensorMapEncodeTiled failed with CUDA error %d for %s", error, l->name);
+  if (error)
+    return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuTensorMapEncodeTiled failed with CUDA error %d for %s", error,
+                         l->name);
   void *params[] = {&q, &k, &v, &o, &p};
   const int grid = l->persistent && p.tiles > multiprocessors ? multiprocessors : p.tiles;
-  error = d->launch(function, (unsigned)grid, 1, 1, (unsigned)l->threads, 1, 1, (unsigned)l->shared_bytes, stream, params, NULL);
-  if (error) return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuLaunchKernel failed with CUDA error %d for %s", error, l->name);
+  error = d->launch(function, (unsigned)grid, 1, 1, (unsigned)l->threads, 1, 1, (unsigned)l->shared_bytes, stream,
+                    params, NULL);
+  if (error)
+    return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuLaunchKernel failed with CUDA error %d for %s", error, l->name);
   return STROBE_LAUNCH_OK;
 }
 

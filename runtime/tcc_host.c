@@ -42,39 +42,45 @@ static void unlink_block(struct block *b) {
   tcc_host.used -= b->size;
 }
 
+HIDDEN _Noreturn void strobe_tcc_exit(int code) {
+  (void)code;
+  tcc_host.broken = true;
+  longjmp(tcc_host.leave, 1);
+}
+
+// libtcc's own handling of NULL is not complete, and everything it holds is taken back anyway: so leave at once.
+static _Noreturn void starve(void) {
+  tcc_host.starved = true;
+  strobe_tcc_exit(1);
+}
+
 HIDDEN void *strobe_tcc_realloc(void *old, size_t size) {
   struct block *b = old ? (struct block *)old - 1 : NULL;
   size_t had = b ? b->size : 0;
-  if (size > tcc_host.limit || tcc_host.used - had > tcc_host.limit - size) return tcc_host.starved = true, NULL;
+  if (size > tcc_host.limit || tcc_host.used - had > tcc_host.limit - size) starve();
   if (b) unlink_block(b);
   struct block *grown = realloc(b, size + sizeof *b);
-  if (grown) {
-    grown->size = size;
-    link_block(grown);
-    return grown + 1;
+  if (!grown) {
+    if (b) link_block(b);
+    starve();
   }
-  if (b) link_block(b);
-  return tcc_host.starved = true, NULL;
+  grown->size = size;
+  link_block(grown);
+  return grown + 1;
 }
 
 HIDDEN void *strobe_tcc_malloc(size_t size) { return strobe_tcc_realloc(NULL, size); }
 
 HIDDEN void *strobe_tcc_calloc(size_t n, size_t size) {
-  if (size && n > SIZE_MAX / size) return NULL;
+  if (size && n > SIZE_MAX / size) starve();
   void *p = strobe_tcc_malloc(n * size);
-  return p ? memset(p, 0, n * size) : NULL;
+  return memset(p, 0, n * size);
 }
 
 HIDDEN void strobe_tcc_free(void *p) {
   if (!p) return;
   unlink_block((struct block *)p - 1);
   free((struct block *)p - 1);
-}
-
-HIDDEN _Noreturn void strobe_tcc_exit(int code) {
-  (void)code;
-  tcc_host.broken = true;
-  longjmp(tcc_host.leave, 1);
 }
 
 HIDDEN _Noreturn void strobe_tcc_assert_fail(const char *what, const char *file, unsigned line, const char *function) {
@@ -94,10 +100,7 @@ HIDDEN int strobe_tcc_unlink(const char *path) { return (void)path, 0; }
 HIDDEN FILE *strobe_tcc_fdopen(int fd, const char *mode) {
   (void)fd, (void)mode;
   if (!output) output = open_memstream(&tcc_host.object, &tcc_host.object_len);
-  if (!output) {
-    tcc_host.starved = true;
-    strobe_tcc_exit(1); // libtcc does not check for NULL
-  }
+  if (!output) starve(); // libtcc does not check for NULL
   return output;
 }
 
@@ -133,9 +136,12 @@ HIDDEN char **strobe_tcc_environ;
 
 void tcc_host_message(void *opaque, const char *message) {
   (void)opaque;
-  if (tcc_host.message[0] || strstr(message, "warning: ")) return;
-  snprintf(tcc_host.message, sizeof tcc_host.message, "%s", message);
-  tcc_host.message[strcspn(tcc_host.message, "\n")] = 0;
+  size_t len = strlen(message);
+  while (len && message[len - 1] == '\n') len--;
+  const char *last = message + len; // the line before it says only "In file included from"
+  while (last > message && last[-1] != '\n') last--;
+  if (tcc_host.message[0] || strstr(last, "warning: ")) return;
+  snprintf(tcc_host.message, sizeof tcc_host.message, "%.*s", (int)(message + len - last), last);
 }
 
 bool tcc_host_begin(void) {

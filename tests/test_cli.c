@@ -39,11 +39,12 @@ static void slurp(const char *path, char *text, size_t size) {
 
 // Splits at single blanks; runs in dir, so that file names can be short.
 static const struct outcome *strobe(const char *arguments) {
+  static char none[1];
   char copy[2048], out[96], err[96], *argv[64] = {binary};
   int n = 1;
   snprintf(copy, sizeof copy, "%s", arguments);
   for (char *word = strtok(copy, " "); word && n < 63; word = strtok(NULL, " "))
-    argv[n++] = !strcmp(word, "''") ? (char[1]){0} : word;
+    argv[n++] = !strcmp(word, "''") ? none : word;
   snprintf(out, sizeof out, "%s.out", dir);
   snprintf(err, sizeof err, "%s.err", dir);
   fflush(NULL);
@@ -378,7 +379,7 @@ static void verify_bench_explain_doctor(void **state) {
   assert_non_null(strstr(o->out, " 0 failed"));
   o = works("verify d32:f32:b1h1q3k5 --kind nan --backend scalar --json");
   assert_non_null(strstr(o->out, "\"ok\": true"));
-  assert_non_null(strstr(o->out, "\"reproduce\": \"strobe verify d32:f32:b1h1q3k5"));
+  assert_non_null(strstr(o->out, "\"reproduce\": \"strobe verify d32:f32:b1h1/1q3k5"));
   o = works("bench d32:f32:b1h1q64k64 d32:f32:b1h2q1k4096 --runs 1 --json");
   static const char *const keys[] = {"problem", "target", "config", "ms", "gflops", "gbs", "peak", "percent"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {

@@ -4,9 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <cmocka.h>
+#include "../gen/kernel.h" // before cmocka.h, which has a macro named fail
 
-#include "../gen/kernel.h"
+#include <cmocka.h>
 
 #include <stdlib.h>
 #include <string.h>

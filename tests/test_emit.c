@@ -142,7 +142,7 @@ static void tables_are_aligned(void **state) {
   table_cell(&t, CELL_GOOD, "%s", "a,\"b\"");
   table_cell(&t, CELL_PLAIN, "%d", 1000);
   table_print(&t, false, &out);
-  assert_string_equal(out.data, "name       n\na,\"b\"  1000\n");
+  assert_string_equal(out.data, "name      n\na,\"b\"  1000\n");
   out.len = 0;
   table_print_csv(&t, &out);
   assert_string_equal(out.data, "name,n\n\"a,\"\"b\"\"\",1000\n");

@@ -174,9 +174,10 @@ static void test_planning_compiles_once(void **state) {
     fresh += p.plan[i]->fresh;
     assert_ptr_equal(p.plan[i]->kernel, p.plan[i % 3 < 2 ? 0 : 2]->kernel);
   }
+  const char *backend = p.plan[0]->backend;
   for (int i = 0; i < THREADS; i++) strobe_plan_destroy(p.plan[i]);
-  // Where the JIT cannot work every plan tries and fails, and none is fresh.
-  if (fresh) {
+  // Where the first backend cannot work every plan tries it again, and none is fresh or the next one's is.
+  if (!strcmp(backend, "code")) {
     assert_int_equal(fresh, 2);
     assert_int_equal(makes, 2);
   }

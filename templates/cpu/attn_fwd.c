@@ -10,7 +10,7 @@ $let q_units = head_dim / pair
 $let steps = unroll / pair
 $let chunks = head_dim / unroll
 $let units = tile_n * cols / pair
-$let pv_steps = min(block_n / pair, 16)
+$let pv_steps = steps >= 16 ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
 $let edge_steps = head_dim / pair % 8 ? 4 : 8
 $# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
 $let first_steps = stages == 2 ? edge_steps : steps

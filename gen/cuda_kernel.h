@@ -1,0 +1,43 @@
+// CUDA kernels: what a config means in bytes, registers and barriers; which configs can work; the text.
+#ifndef STROBE_GEN_CUDA_KERNEL_H
+#define STROBE_GEN_CUDA_KERNEL_H
+
+#include "kernel.h"
+#include "template.h"
+
+enum { CUDA_SHARED_LIMIT = 232448, CUDA_TILE_SLOTS = 4 }; // bytes of shared memory that one CTA may have on sm_90
+
+// Everything that follows from an instance. Bytes; registers are 32-bit, per thread.
+struct cuda_kernel {
+  int warpgroups, threads;                      // consumers; all threads of a CTA
+  int entry_regs, producer_regs, consumer_regs; // at entry, and after setmaxnreg
+  int s_regs, p_regs, o_regs, q_fragments, fragment_regs,
+      overhead; // of a consumer; overhead: addresses, statistics, counters
+  int q_tile, kv_tile;
+  int at_q, at_k, at_v, at_k_full, at_k_empty, at_v_full, at_v_empty, at_q_full, at_q_empty, at_o_full, at_tile_full,
+      at_tile_empty, at_tile_info;
+  int shared_bytes;
+  int q_empty_count; // arrivals that free a Q buffer
+  bool tickets, lpt, persistent, shift;
+  int reference_offset, growth, guard_log2; // of the softmax, in log2 units
+  const char *guard;
+};
+
+void cuda_derive(const struct instance *i, struct cuda_kernel *k);
+
+// The CUDA part of config_resolve(): fills unset fields from the table of default configs, then checks them.
+int cuda_config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                        struct error *err);
+
+// Appends the text of the .cu file: the device part, and unless o->for_tcc (the JIT) the host part with SYMBOL_launch.
+// load may be NULL: the embedded templates.
+int cuda_kernel_render(const struct instance *i, const struct render_options *o, tpl_loader *load, void *load_context,
+                       struct buf *out, struct error *err);
+
+// Appends the declarations of the header that goes with it: kernel_abi.h and SYMBOL_launch.
+void cuda_header(const struct instance *i, const char *symbol, struct buf *out);
+
+// Appends shared-memory map, barrier table, register budget and, with a complete problem, the ideal time.
+void cuda_explain(const struct instance *i, const struct problem *p, struct buf *out);
+
+#endif
