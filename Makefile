@@ -68,10 +68,13 @@ $(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
 $(BUILD)/builtin_gen: $(patsubst %.c,$(BUILD)/%.o,gen/builtin_gen.c $(GEN)) $(BUILD)/embedded.o
 	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
 BUILTIN_CFLAGS := $(filter-out -g,$(CFLAGS_ALL)) -I.
-$(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h
-	@rm -rf $(BUILD)/builtin && mkdir -p $(BUILD)/builtin
+$(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h runtime/kernel_abi.h
+	@test $(BUILD)/builtin/table.c -nt gen/builtin_set.txt || rm -rf $(BUILD)/builtin
+	@mkdir -p $(BUILD)/builtin && rm -f $(BUILD)/builtin/table.o
 	$(BUILD)/builtin_gen gen/builtin_set.txt $(BUILD)/builtin
-	ls $(BUILD)/builtin/*.c | xargs -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
+	@echo "  CC $(BUILD)/builtin/*.c"
+	@for c in $(BUILD)/builtin/*.c; do o=$${c%.c}.o; test $$o -nt $$c && test $$o -nt Makefile || echo $$c; done | \
+	  xargs -r -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
 	ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS): $(BUILD)/builtin.o
 

@@ -1,5 +1,6 @@
 #include "cmd.h"
 
+#include "../runtime/gpu.h"
 #include "../runtime/cpu.h"
 #include "../runtime/kernel_abi.h"
 #include "scan.h"
@@ -10,10 +11,10 @@
 #include <string.h>
 #include <unistd.h>
 
-const char cmd_backends[] = "code|scalar|builtin|reference";
+const char cmd_backends[] = "code|scalar|builtin|reference|cuda";
 
 const char *cmd_backend_name(int choice) {
-  static const char *const names[] = {NULL, "code", "scalar", "builtin", "reference"};
+  static const char *const names[] = {NULL, "code", "scalar", "builtin", "reference", "cuda"};
   return names[choice];
 }
 
@@ -42,7 +43,9 @@ int cmd_target_here(const char *name, const struct spec *s, const struct target 
   *out = best;
   if (name) status = cmd_target(name, out, err);
   if (!status && !*out) status = spec_supported(s, target_find("c99"), err);
-  if (!status && !cpu_has_target(*out))
+  if (!status && (*out)->family == FAMILY_CUDA)
+    status = gpu_has_target(*out, err);
+  else if (!status && !cpu_has_target(*out))
     status = fail(err, STROBE_UNSUPPORTED, "--target %s: this CPU cannot run it; the best it can run is %s",
                   (*out)->name, best ? best->name : "c99");
   return status;

@@ -161,11 +161,8 @@ static void print_registers(const struct explained *e, struct buf *out) {
   buf_printf(out, "\nregisters: %d of %d vector registers at most", k->vregs_peak, k->vregs_limit);
   if (k->gprs_peak) buf_printf(out, ", %d general registers in a block", k->gprs_peak);
   buf_char(out, '\n');
-  for (const char *line = k->registers; *line; line += strspn(line, "\n")) {
-    const int len = (int)strcspn(line, "\n");
-    buf_printf(out, "  %.*s\n", len, line);
-    line += len;
-  }
+  for (int i = 0; i < k->n_phases; i++)
+    if (*k->phase[i].registers) buf_printf(out, "  %-13s %s\n", k->phase[i].name, k->phase[i].registers);
 }
 
 static void print_floor(const struct explained *e, struct buf *out) {

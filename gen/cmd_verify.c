@@ -235,6 +235,10 @@ static int run_problem(struct session *s, const struct problem *p, const struct 
   for (int t = 0; t < target_count && !status; t++) {
     const struct target *target = &target_table[t];
     if (only ? target != only : !cpu_has_target(target) || spec_supported(&p->spec, target, NULL)) continue;
+    if (target->family == FAMILY_CUDA) {
+      if (wants_backend(s, "cuda")) status = run_combination(s, p, &(struct combination){target, "cuda"}, err);
+      continue;
+    }
     for (int b = 0; b < 2 && !status; b++) {
       const bool has_code = target->vregs > 0; // c99 has no instructions to encode
       if (!wants_backend(s, compiled[b]) || (!b && !has_code && !(only && s->opt->backend))) continue;

@@ -67,20 +67,17 @@ static int too_many(struct printer_state *p, struct error *err) {
   return 0;
 }
 
-static void describe_registers(struct printer_state *p, int from) {
-  char *text = p->stats->registers;
-  size_t used = strlen(text), room = sizeof p->stats->registers - used;
-  for (int i = from; i < p->scope.n_vreg; i++) {
+// Notes the live registers of the open block, if they are more than those of its label's other blocks.
+static void describe_registers(struct printer_state *p) {
+  char text[sizeof p->phase->registers];
+  size_t n = 0;
+  for (int i = 0; i < p->scope.n_vreg && n < sizeof text - 40; i++) {
     const struct vreg_decl *d = &p->scope.vreg[i];
-    int n = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + d->mask;
-    char line[80];
-    int len = n > 1 ? snprintf(line, sizeof line, "%s %s%d-%d\n", d->name, d->mask ? "k" : "v", first, first + n - 1)
-                    : snprintf(line, sizeof line, "%s %s%d\n", d->name, d->mask ? "k" : "v", first);
-    if (strstr(text, line) || (size_t)len >= room) continue;
-    memcpy(text + used, line, (size_t)len + 1);
-    used += (size_t)len;
-    room -= (size_t)len;
+    int count = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + d->mask;
+    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s%d", n ? ", " : "", d->name, d->mask ? "k" : "v", first);
+    if (count > 1) n += (size_t)snprintf(text + n, sizeof text - n, "-%d", first + count - 1);
   }
+  if (n > strlen(p->phase->registers)) memcpy(p->phase->registers, text, n + 1);
 }
 
 static int on_vreg(void *context, const char *text, size_t len, int indent, struct buf *out, struct error *err) {
@@ -88,7 +85,7 @@ static int on_vreg(void *context, const char *text, size_t len, int indent, stru
   int first = p->scope.n_vreg, status = vop_declare(&p->scope, text, len, err);
   if (status || (status = too_many(p, err))) return status;
   if (p->kind != PRINTER_CODE) c_declare(p, first, p->phase ? p->indent + 2 : indent, out);
-  describe_registers(p, first);
+  if (p->phase) describe_registers(p);
   return 0;
 }
 
@@ -104,6 +101,7 @@ static int on_block_begin(void *context, const char *text, size_t len, int inden
   if (i == s->n_phases) memcpy(s->phase[s->n_phases++].name, p->scope.label, sizeof s->phase[i].name);
   p->phase = &s->phase[i];
   p->indent = indent;
+  describe_registers(p);
   if (p->kind == PRINTER_CODE) return code_block_begin(p, err);
   for (int c = 0; c < indent; c++) buf_char(out, ' ');
   buf_str(out, "{\n");
@@ -221,7 +219,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
   instance_symbol(i, &symbol);
   int status = !p || !rows || symbol.failed ? fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel") : 0;
   if (!status) {
-    *p = (struct printer_state){.kind = o->printer, .isa = isa, .target = i->target, .comments = o->comments, .stats = stats,
+    *p = (struct printer_state){.kind = o->printer, .isa = isa, .target = i->target, .comments = o->comments, .clock_ns = o->clock_ns, .stats = stats,
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
     struct render_options with_symbol = *o;

@@ -23,6 +23,7 @@ struct phase_stats {
   int bytes;        // their encoded size (code printer)
   double slots;     // FMA-pipe slots
   int fmas;         // fma and dot operations among ops
+  char registers[200]; // live registers, "top v0-3, s v4-19, q v20-23", of the statement with the most
 };
 
 struct kernel_stats {
@@ -33,7 +34,7 @@ struct kernel_stats {
   int gprs_peak;       // most general registers in a block (code printer)
   int code_bytes;      // sum over phases
   int64_t scratch_bytes; // per worker
-  char registers[4000]; // "q[4]: zmm0-3, s[4][4]: zmm4-19, ..." one line per declaration with its place
+  int64_t encode_ns;     // spent in the instruction encoder (code printer), if options give a clock
 };
 
 struct render_options {
@@ -42,10 +43,10 @@ struct render_options {
   bool comments;   // keep comments and mnemonics (emit); false for the JIT: less text to compile
   bool for_tcc;    // prologue without headers (libtcc ships none)
   const char *symbol; // NULL: instance_symbol
+  int64_t (*clock_ns)(void); // NULL, or what encode_ns is measured with: the generator has no clock of its own
 };
 
-// Appends the kernel's C text. `encode_ns`, if not NULL, gets the part of the time spent encoding instructions is NOT
-// measured here (no clock in the rendering path). STROBE_UNSUPPORTED if the printer has no rows for the target.
+// Appends the kernel's C text. STROBE_UNSUPPORTED if the printer has no rows for the target.
 int kernel_render(const struct instance *i, const struct render_options *o, struct buf *out, struct kernel_stats *stats,
                   struct error *err);
 

@@ -84,7 +84,9 @@ static void put_byte_line(const struct printer_state *p, struct buf *out, const 
 // as .byte (36 KB: 1.3 against 3.1 ms).
 static int put(struct printer_state *p, struct buf *out, const struct x86_insn *insn, struct error *err) {
   uint8_t bytes[15];
+  int64_t start = p->clock_ns ? p->clock_ns() : 0;
   int n = x86_encode(insn, bytes);
+  if (p->clock_ns) p->stats->encode_ns += p->clock_ns() - start;
   if (!n) {
     struct buf text = {0};
     x86_print(insn, &text);
@@ -339,7 +341,7 @@ int code_block_end(struct printer_state *p, struct buf *out, struct error *err) 
     if (!p->prologue.failed) put_quads(out, (const uint8_t *)p->prologue.data, p->prologue.len);
   }
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
-  buf_str(out, "  :: \"D\"(frame) : \"rbx\", \"r12\", \"r13\", \"r14\", \"r15\", \"memory\");\n");
+  buf_str(out, "  :: \"D\"(frame) : CLOBBERS);\n");
   out->failed |= p->prologue.failed | p->body.failed | p->frame.failed;
   return 0;
 }

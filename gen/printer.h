@@ -33,6 +33,7 @@ struct printer_state {
   const struct isa *isa; // NULL for scalar on c99
   const struct target *target;
   bool comments;
+  int64_t (*clock_ns)(void);
   struct kernel_stats *stats;
   struct vop_scope scope;
   struct phase_stats *phase; // of the open block

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 64 };
+enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 64, MAX_JOIN = 16 };
 
 struct binding {
   int symbol, hidden; // the binding of the same name that this one shadows, -1: none
@@ -31,7 +31,7 @@ struct render {
   struct template_file files[MAX_FILES];
   int n_files;
   struct tpl_place chain[MAX_INCLUDE + 1]; // where each open include stands
-  int depth, nesting;
+  int depth, nesting, joins;
   bool in_block, located;
   size_t start, max_output, steps, max_steps, kept_bytes;
   struct buf text; // of the line being built
@@ -54,11 +54,14 @@ static int locate(struct render *r, const struct frame *f, int line, int status)
   r->located = true;
   char text[sizeof r->err->text], chain[240] = "";
   size_t n = 0;
-  for (int i = r->depth - 1; i >= 0 && n < sizeof chain - 60; i--)
+  int i = r->depth - 1;
+  for (; i >= 0 && n < sizeof chain - 60; i--)
     n += (size_t)snprintf(chain + n, sizeof chain - n, "%s%.40s:%d", n ? ", " : " (included from ", r->chain[i].file, r->chain[i].line);
-  if (n) snprintf(chain + n, sizeof chain - n, ")");
+  if (n) snprintf(chain + n, sizeof chain - n, i >= 0 ? ", ...)" : ")");
   memcpy(text, r->err->text, sizeof text);
   snprintf(r->err->text, sizeof r->err->text, "%.60s:%d: %.300s%s", f->file->name, line + 1, text, chain);
+  for (char *c = r->err->text; *c; c++)
+    if ((unsigned char)*c < ' ' || *c == 127) *c = '?'; // a template may hold any bytes, a message is one line
   return status;
 }
 
@@ -134,6 +137,11 @@ static int evaluate(struct render *r, const char *text, size_t len, struct value
   return expr_take(&e, "") && e.p < e.end ? fail(r->err, STROBE_INVALID, "unexpected '%.*s' after an expression", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p) : 0;
 }
 
+// No line and no join is longer than the output may be: text that is built from itself would fill the memory.
+static int too_long(struct render *r, const struct buf *b) {
+  return b->len <= r->max_output ? 0 : fail(r->err, STROBE_INVALID, "more than %zu bytes of output", r->max_output);
+}
+
 static void add_value(struct buf *b, const struct value *v) {
   if (v->is_string) buf_add(b, v->text, v->len);
   else buf_int(b, v->integer);
@@ -144,6 +152,7 @@ static int join(void *context, const char *name, size_t len, int64_t from, int64
   struct render *r = context;
   struct buf b = {0};
   int status = 0, scope = r->n_bindings;
+  if (++r->joins > MAX_JOIN) return fail(err, STROBE_INVALID, "joins nest deeper than %d", MAX_JOIN);
   for (int64_t i = from; i < to && !status; i++) {
     if (++r->steps > r->max_steps || b.len + r->kept_bytes > r->max_output) status = fail(err, STROBE_INVALID, "join repeats too often");
     if (!status) status = bind(r, name, len, (struct value){.integer = i});
@@ -155,14 +164,15 @@ static int join(void *context, const char *name, size_t len, int64_t from, int64
       if (open + 1 >= end) open = end;
       buf_add(&b, p, (size_t)(open - p));
       if (open == end) break;
-      const char *close = memchr(open, '}', (size_t)(end - open));
+      const char *close = template_closing_brace(open + 2, end);
       struct value v;
       if (!close) status = fail(err, STROBE_INVALID, "${ without a closing }");
-      else if (!(status = evaluate(r, open + 2, (size_t)(close - open - 2), &v))) add_value(&b, &v);
+      else if (!(status = evaluate(r, open + 2, (size_t)(close - open - 2), &v))) add_value(&b, &v), status = too_long(r, &b);
       p = close ? close + 1 : end;
     }
     unbind(r, scope);
   }
+  r->joins--;
   struct kept *k = status || b.failed ? NULL : malloc(sizeof *k + b.len + 1);
   if (k) {
     if (b.len) memcpy(k->text, b.data, b.len);
@@ -196,6 +206,8 @@ static int substitute(struct render *r, const struct template_file *f, const str
       r->text.len = at;
       add_value(&r->text, &v);
     }
+    int status = too_long(r, &r->text);
+    if (status) return status;
   }
   return r->text.failed ? fail(r->err, STROBE_NO_MEMORY, "out of memory") : 0;
 }
@@ -220,8 +232,8 @@ static void put_blank(struct render *r) {
 static int body(struct render *r, const struct frame *f, int line) {
   const struct line *l = &f->file->lines[line];
   struct frame inner = {f->file, f->shift + l->body_indent - l->indent};
-  int scope = r->n_bindings, mark = r->sink && r->sink->mark ? r->sink->mark(r->sink->context) : 0;
   if (++r->nesting > MAX_NESTING) return fail(r->err, STROBE_INVALID, "bodies nest deeper than %d", MAX_NESTING);
+  int scope = r->n_bindings, mark = r->sink && r->sink->mark ? r->sink->mark(r->sink->context) : 0;
   int status = run(r, &inner, line + 1, l->body_end);
   r->nesting--;
   if (r->sink && r->sink->release) r->sink->release(r->sink->context, mark);
@@ -243,6 +255,7 @@ static int for_clause(struct render *r, const struct frame *f, int line, struct 
   if (from.is_string || to.is_string || step.is_string || step.integer < 1)
     return fail(r->err, STROBE_INVALID, "$for %.*s: bounds are integers and a step is at least 1", (int)len, name);
   bool more = expr_take(&e, ",");
+  if (more && ++r->nesting > MAX_NESTING) return fail(r->err, STROBE_INVALID, "bodies nest deeper than %d", MAX_NESTING);
   if (!more && expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$for: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
   for (int64_t i = from.integer; i < to.integer && !status; i = i > INT64_MAX - step.integer ? INT64_MAX : i + step.integer) {
     int scope = r->n_bindings;
@@ -251,6 +264,7 @@ static int for_clause(struct render *r, const struct frame *f, int line, struct 
     status = more ? for_clause(r, f, line, e) : body(r, f, line);
     unbind(r, scope);
   }
+  r->nesting -= more;
   return status;
 }
 
@@ -350,10 +364,10 @@ static int include(struct render *r, const struct frame *f, int line) {
   if (status) return status;
   if (expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$include: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
   if (r->depth == MAX_INCLUDE) return fail(r->err, STROBE_INVALID, "includes nest deeper than %d", MAX_INCLUDE);
-  if ((status = open_file(r, name.text, name.len, &file))) return status;
+  r->chain[r->depth++] = (struct tpl_place){f->file->name, line + 1};
+  if ((status = open_file(r, name.text, name.len, &file))) return r->depth--, status;
   struct frame inner = {file, f->shift - l->indent};
   int mark = r->sink && r->sink->mark ? r->sink->mark(r->sink->context) : 0;
-  r->chain[r->depth++] = (struct tpl_place){f->file->name, line + 1};
   status = run(r, &inner, 0, file->n_lines);
   r->depth--;
   if (r->sink && r->sink->release) r->sink->release(r->sink->context, mark);

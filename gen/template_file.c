@@ -67,12 +67,10 @@ static int add_segment(struct template_file *f, struct line *l, int kind, const 
   return 0;
 }
 
-// The } that closes a ${ whose inside starts at p; braces inside count, braces in string literals do not... except that a
-// string of join may hold ${ } of its own, which balances.
-static const char *closing_brace(const char *p, const char *end) {
-  for (int depth = 1; p < end; p++) {
-    if (*p == '{') depth++;
-    if (*p == '}' && --depth == 0) return p;
+const char *template_closing_brace(const char *p, const char *end) {
+  for (bool in_string = false; p < end; p++) {
+    in_string ^= *p == '"';
+    if (*p == '}' && !in_string) return p;
   }
   return NULL;
 }
@@ -81,10 +79,12 @@ static const char *closing_brace(const char *p, const char *end) {
 static int split_segments(struct template_file *f, struct line *l, bool names, struct symbols *symbols, struct error *err) {
   const char *p = l->text, *end = p + l->len, *from = p;
   l->segment = f->n_segments;
+  if (l->kind == LINE_OP) // the operation's own name is never substituted
+    while (p < end && is_name(*p)) p++;
   int status = 0;
   while (p < end && !status) {
     if (*p == '$' && p + 1 < end && p[1] == '{') {
-      const char *close = closing_brace(p + 2, end);
+      const char *close = template_closing_brace(p + 2, end);
       if (!close) return fail(err, STROBE_INVALID, "${ without a closing }");
       if (!(status = add_segment(f, l, SEGMENT_TEXT, from, p, 0, err))) status = add_segment(f, l, SEGMENT_EXPR, p + 2, close, 0, err);
       from = p = close + 1;
@@ -149,21 +149,24 @@ static int classify(struct line *l, struct error *err) {
   return 0;
 }
 
+// From the last line to the first: what is known of later lines lets the search skip bodies and runs of blank lines (whose
+// body_end is the next line that is not blank), so that it is linear even in a file made to be slow.
 static void find_bodies(struct template_file *f) {
-  for (int i = 0; i < f->n_lines; i++) {
+  for (int i = f->n_lines - 1; i >= 0; i--) {
     struct line *l = &f->lines[i];
     l->body_end = i + 1;
     l->body_indent = l->indent;
+    if (l->kind == LINE_BLANK && i + 1 < f->n_lines && l[1].kind == LINE_BLANK) l->body_end = l[1].body_end;
+    if (l->kind == LINE_BLANK || l->kind == LINE_TEXT || l->kind == LINE_OP || l->kind == LINE_COMMENT) continue;
     bool first = true;
-    for (int j = i + 1; j < f->n_lines; j++) {
+    for (int j = i + 1; j < f->n_lines; j = f->lines[j].body_end) {
       const struct line *b = &f->lines[j];
       if (b->kind == LINE_BLANK) continue;
       if (b->indent <= l->indent) break;
       if (first || b->indent < l->body_indent) l->body_indent = b->indent;
       first = false;
-      l->body_end = j + 1;
+      l->body_end = b->body_end;
     }
-    if (l->kind == LINE_TEXT || l->kind == LINE_OP || l->kind == LINE_COMMENT) l->body_end = i + 1;
   }
 }
 

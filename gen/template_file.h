@@ -56,4 +56,7 @@ int template_split(const char *name, const char *text, size_t len, struct symbol
                    struct error *err);
 void template_file_free(struct template_file *f);
 
+// The } that closes a ${ whose inside starts at p, or NULL. Braces in string literals do not count.
+const char *template_closing_brace(const char *p, const char *end);
+
 #endif

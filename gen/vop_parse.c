@@ -36,7 +36,7 @@ static int word(struct cursor *c, const char **text) {
 
 // Names differ in their first letter most of the time, and this is called a hundred thousand times a kernel.
 static bool same(const char *name, const char *text, int len) {
-  return name[0] == text[0] && !strncmp(name, text, (size_t)len) && !name[len];
+  return len && name[0] == text[0] && !strncmp(name, text, (size_t)len) && !name[len];
 }
 
 // ---- linear forms: integer arithmetic over the block's integers --------------------------------------------------------
@@ -152,7 +152,9 @@ static int literal(struct cursor *c, struct operand *o) {
   text[n] = 0;
   o->kind = OPD_LITERAL;
   if (text[0] == '0' && text[1] == 'x') {
-    o->bits = (uint32_t)strtoul(text, &end, 16);
+    unsigned long long bits = strtoull(text, &end, 16);
+    if (bits > UINT32_MAX) return fail(c->err, STROBE_INVALID, "%s has more than 32 bits", text);
+    o->bits = (uint32_t)bits;
   } else {
     float f = strtof(text, &end);
     memcpy(&o->bits, &f, 4);
@@ -282,6 +284,8 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
       count *= d->dims[i];
     }
     d->mask = mask;
+    if (count > 4096 - (mask ? s->masks : s->vregs))
+      return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count, mask ? s->masks : s->vregs);
     int *used = mask ? &s->masks : &s->vregs, *peak = mask ? &s->masks_peak : &s->vregs_peak;
     d->first = *used;
     *used += count;

@@ -2,16 +2,19 @@
 
 #include "builtin.h"
 #include "dump.h"
+#include "gpu.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-static double now_ms(void) {
+static int64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+  return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
+
+static double now_ms(void) { return (double)now_ns() * 1e-6; }
 
 static int check_buf(const struct buf *b, struct error *err) {
   return b->failed ? fail(err, STROBE_NO_MEMORY, "no memory for the text of a kernel") : STROBE_OK;
@@ -45,16 +48,18 @@ static int load(const struct request *r, const struct buf *object, struct compil
 
 static int compile(const struct request *r, struct buf *text, struct buf *object, struct compiled_kernel *out,
                    struct error *err) {
-  const struct render_options options = {.printer = r->printer, .for_tcc = true, .symbol = r->symbol};
+  const struct render_options options = {.printer = r->printer, .for_tcc = true, .symbol = r->symbol, .clock_ns = now_ns};
+  struct kernel_stats stats = {0};
   const double t0 = now_ms();
-  int status = kernel_render(r->instance, &options, text, NULL, err);
+  int status = kernel_render(r->instance, &options, text, &stats, err);
   if (!status) status = check_buf(text, err);
   const double t1 = now_ms();
   if (!status) status = jit_compile(text->data, object, err);
   if (!status) status = check_buf(object, err);
   const double t2 = now_ms();
   if (!status) status = load(r, object, out, err);
-  out->render_ms = t1 - t0;
+  out->encode_ms = (double)stats.encode_ns * 1e-6;
+  out->render_ms = t1 - t0 - out->encode_ms;
   out->compile_ms = t2 - t1;
   out->load_ms = now_ms() - t2;
   return status;
@@ -130,10 +135,20 @@ static int prepare_reference(struct strobe_plan *p, const struct backend *self, 
   return STROBE_OK;
 }
 
+// ---- cuda: compiled through NVRTC, launched through the driver
+// -----------------------------------------------------------------------------------------------------------
+
+static int prepare_cuda(struct strobe_plan *p, const struct backend *self, struct error *err) {
+  (void)self;
+  p->kernel = NULL;
+  return gpu_kernel_open(&p->instance, &p->gpu, err);
+}
+
 const struct backend backend_table[] = {
-    {"code", PRINTER_CODE, true, prepare_jit},
-    {"scalar", PRINTER_SCALAR, true, prepare_jit},
-    {"builtin", PRINTER_COUNT, false, prepare_builtin},
-    {"reference", PRINTER_COUNT, false, prepare_reference},
+    {"code", FAMILY_CPU, PRINTER_CODE, true, prepare_jit},
+    {"scalar", FAMILY_CPU, PRINTER_SCALAR, true, prepare_jit},
+    {"builtin", FAMILY_CPU, PRINTER_COUNT, false, prepare_builtin},
+    {"reference", FAMILY_CPU, PRINTER_COUNT, false, prepare_reference},
+    {"cuda", FAMILY_CUDA, PRINTER_COUNT, true, prepare_cuda},
 };
 const int backend_count = sizeof backend_table / sizeof *backend_table;

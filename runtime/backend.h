@@ -6,6 +6,7 @@
 
 struct backend {
   const char *name;
+  enum target_family family; // of the targets it serves
   enum printer printer; // for those that compile
   bool configurable;    // serves the target and config that were asked for; else it has its own
   // Sets kernel, compiled and fresh of the plan; a backend that is not configurable sets the instance as well.

@@ -1,4 +1,5 @@
 #include "cpu.h"
+#include "gpu.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -32,7 +33,7 @@ static const struct {
 };
 
 bool cpu_has_target(const struct target *t) {
-  if (t->family != FAMILY_CPU) return false;
+  if (t->family == FAMILY_CUDA) return !gpu_has_target(t, NULL);
   for (size_t i = 0; i < sizeof features / sizeof *features; i++)
     if (!strcmp(features[i].name, t->name)) return features[i].present();
   return false;
@@ -47,7 +48,7 @@ const struct target *cpu_best_target(const struct spec *s) {
   const struct target *best = NULL;
   for (int i = 0; i < target_count; i++) {
     const struct target *t = &target_table[i];
-    if (!cpu_has_target(t) || spec_supported(s, t, NULL)) continue;
+    if (t->family != FAMILY_CPU || !cpu_has_target(t) || spec_supported(s, t, NULL)) continue;
     if (!best || rank(t, s) > rank(best, s)) best = t;
   }
   return best;

@@ -1,3 +1,4 @@
+#include "gpu.h"
 #include "io_check.h"
 #include "reference_step.h"
 #include "status.h"
@@ -72,6 +73,7 @@ static int execute(const struct strobe_plan *p, const struct strobe_io *caller, 
   struct strobe_args args = plan_args(p);
   if (!status) status = io_check(p, &io, &args, err);
   if (status || !args.batch || !args.heads || !args.q_len) return status;
+  if (p->gpu) return gpu_kernel_run(p->gpu, &args, err);
   void *own = NULL;
   if (!io.workspace && p->workspace_bytes) {
     own = aligned_alloc(64, p->workspace_bytes);

@@ -11,6 +11,7 @@
 #define tcc_set_output_type strobe_tcc_set_output_type
 #define tcc_compile_string strobe_tcc_compile_string
 #define tcc_output_file strobe_tcc_output_file
+#define LIBTCCAPI __attribute__((visibility("hidden")))
 #include <libtcc.h>
 
 #include "tcc_host.h"

@@ -2,6 +2,7 @@
 
 #include "backend.h"
 #include "cpu.h"
+#include "gpu.h"
 #include "inputs.h"
 #include "status.h"
 
@@ -21,7 +22,7 @@ static int find_backend(const char *name, const struct backend **out, struct err
       return STROBE_OK;
     }
   return fail(err, STROBE_INVALID,
-              "plan_options.backend \"%.40s\": must be \"code\", \"scalar\", \"builtin\", \"reference\" or NULL (the "
+              "plan_options.backend \"%.40s\": must be \"code\", \"scalar\", \"builtin\", \"reference\", \"cuda\" or NULL (the "
               "first that works)",
               name);
 }
@@ -63,7 +64,10 @@ static int choose_target(const struct spec *s, const char *name, const struct ta
     int status = spec_supported(s, target_find("c99"), err);
     return status ? status : fail(err, STROBE_INTERNAL, "no target was found for a spec that c99 supports");
   }
-  if (!cpu_has_target(t))
+  if (t->family == FAMILY_CUDA) {
+    int status = gpu_has_target(t, err);
+    if (status) return status;
+  } else if (!cpu_has_target(t))
     return fail(err, STROBE_UNSUPPORTED,
                 "plan_options.target \"%s\": this CPU cannot run it; the best it can run is \"%s\"", t->name,
                 best ? best->name : "c99");
@@ -90,10 +94,13 @@ static int choose_instance(struct strobe_plan *p, const struct strobe_plan_optio
 // ----------------------------------------------------------------------------------------------------------
 
 static int climb(struct strobe_plan *p, const struct backend *only, const struct error *excuse, struct error *err) {
+  const enum target_family family = p->instance.target ? p->instance.target->family : FAMILY_CPU;
   int status = STROBE_UNSUPPORTED;
+  if (only && only->configurable && only->family != family)
+    return fail(err, STROBE_INVALID, "plan_options.backend \"%s\": can't serve target \"%s\"", only->name, p->instance.target->name);
   for (int i = 0; i < backend_count && status; i++) {
     const struct backend *b = &backend_table[i];
-    if (only && b != only) continue;
+    if (only ? b != only : b->family != family) continue;
     struct error why = {0};
     if (b->configurable && excuse->status) why = *excuse;
     status = why.status ? (int)why.status : b->prepare(p, b, &why);
@@ -102,6 +109,7 @@ static int climb(struct strobe_plan *p, const struct backend *only, const struct
     if (only) return fail(err, why.status, "backend \"%s\": %s", b->name, why.text);
     buf_printf(&p->why, "%s%s: %s", p->why.len ? "; " : "", b->name, why.text);
   }
+  if (status && family == FAMILY_CUDA) return fail(err, (enum strobe_status)status, "%s", p->why.len ? p->why.data : "no memory for a plan");
   if (!status && p->compiled && p->compiled->note)
     buf_printf(&p->why, "%s%s", p->why.len ? "; " : "", p->compiled->note);
   return status;
@@ -199,6 +207,7 @@ enum strobe_status strobe_plan_create(strobe_context *ctx, const char *problem,
 
 void strobe_plan_destroy(strobe_plan *plan) {
   if (!plan) return;
+  gpu_kernel_close(plan->gpu);
   buf_free(&plan->name);
   buf_free(&plan->config);
   buf_free(&plan->why);
@@ -214,13 +223,19 @@ enum strobe_status strobe_plan_describe(const strobe_plan *plan, struct strobe_p
     return status_report(&err);
   }
   const struct compiled_kernel *c = plan->compiled, none = {0}, *timed = plan->fresh ? c : &none;
+  struct compiled_kernel gpu = {0};
+  if (plan->gpu) {
+    const struct gpu_kernel_info g = gpu_kernel_info(plan->gpu);
+    gpu = (struct compiled_kernel){.render_ms = g.render_ms, .compile_ms = g.compile_ms, .load_ms = g.load_ms};
+    timed = &gpu;
+  }
   const struct strobe_plan_info all = {.size = sizeof all,
                                        .instance = plan->name.data,
                                        .target = plan->instance.target ? plan->instance.target->name : "c99",
                                        .config = plan->config.data,
                                        .backend = plan->backend,
                                        .why = plan->why.data,
-                                       .source = c ? c->source : "",
+                                       .source = plan->gpu ? gpu_kernel_info(plan->gpu).source : c ? c->source : "",
                                        .render_ms = timed->render_ms,
                                        .encode_ms = timed->encode_ms,
                                        .compile_ms = timed->compile_ms,

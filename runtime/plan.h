@@ -7,6 +7,8 @@
 #include "context.h"
 #include "kernel_abi.h"
 
+struct gpu_kernel;
+
 struct strobe_plan {
   strobe_context *context;
   struct problem problem;
@@ -16,6 +18,7 @@ struct strobe_plan {
   const char *backend;
   const struct strobe_kernel *kernel;     // NULL: the reference
   const struct compiled_kernel *compiled; // NULL unless made by the JIT
+  struct gpu_kernel *gpu;                 // of a CUDA target; owned by the plan
   bool fresh;                             // compiled for this plan: its timings are this plan's
 
   size_t shared_bytes;    // of the workspace, used by all workers; then n_workers pieces of

@@ -10,8 +10,10 @@
 #include <cmocka.h>
 
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,8 +30,6 @@
 #define PR_MDWE_REFUSE_EXEC_GAIN 1
 #endif
 
-typedef int int_function(int);
-
 static struct jit_module *build(const char *source, struct error *err) {
   struct buf object = {0};
   struct jit_module *m = NULL;
@@ -37,6 +37,18 @@ static struct jit_module *build(const char *source, struct error *err) {
   buf_free(&object);
   return m;
 }
+
+static void expect_error(const char *source, enum strobe_status status, const char *part) {
+  struct error err = {0};
+  struct jit_module *m = build(source, &err);
+  assert_null(m);
+  if (!strstr(err.text, part)) fail_msg("\"%s\" does not hold \"%s\"", err.text, part);
+  assert_int_equal(err.status, status);
+}
+
+#if STROBE_TCC
+
+typedef int int_function(int);
 
 static struct jit_module *must_build(const char *source) {
   struct error err = {0};
@@ -49,14 +61,6 @@ static int_function *function(const struct jit_module *m, const char *name) {
   int_function *f = (int_function *)jit_symbol(m, name);
   assert_non_null(f);
   return f;
-}
-
-static void expect_error(const char *source, enum strobe_status status, const char *part) {
-  struct error err = {0};
-  struct jit_module *m = build(source, &err);
-  assert_null(m);
-  if (!strstr(err.text, part)) fail_msg("\"%s\" does not hold \"%s\"", err.text, part);
-  assert_int_equal(err.status, status);
 }
 
 static int open_fds(void) {
@@ -146,6 +150,23 @@ static void test_errors_name_the_cause(void **state) {
   struct jit_module *m = must_build("int f(int x) { return x; }"); // and none of that did harm
   assert_int_equal(function(m, "f")(3), 3);
   jit_unload(m);
+}
+
+// libtcc reads numbers with strtod, which in many locales takes a comma for the decimal point.
+static void test_locale_of_the_host(void **state) {
+  (void)state;
+  static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "fr_FR.UTF-8", "pl_PL.UTF-8", "de_DE"};
+  bool comma = false;
+  for (size_t i = 0; !comma && i < sizeof names / sizeof *names; i++)
+    comma = setlocale(LC_ALL, names[i]) && strtod("1,5", NULL) == 1.5;
+  struct jit_module *m =
+      must_build("static const double d[] = {1.5, 2.25e1}; int f(int i) { return (int)(d[i] * 100); }");
+  if (comma) assert_true(strtod("1,5", NULL) == 1.5); // the thread still has its own locale
+  setlocale(LC_ALL, "C");
+  assert_int_equal(function(m, "f")(0), 150);
+  assert_int_equal(function(m, "f")(1), 2250);
+  jit_unload(m);
+  if (!comma) print_message("no locale with a decimal comma is installed: tested in \"C\" only\n");
 }
 
 static void test_source_too_large(void **state) {
@@ -359,6 +380,51 @@ static void test_malformed_objects(void **state) {
   assert_int_equal(open_fds(), before);
 }
 
+// Loads the object with its first relocation replaced; offset < 0 counts from the end of the relocated section.
+static void load_patched(const struct buf *object, long offset, uint32_t type, uint32_t symbol, const char *part) {
+  unsigned char *bytes = malloc(object->len);
+  assert_non_null(bytes);
+  memcpy(bytes, object->data, object->len);
+  Elf64_Ehdr header; // libtcc aligns neither its section headers nor its tables
+  Elf64_Shdr table = {0}, target;
+  Elf64_Rela r;
+  memcpy(&header, bytes, sizeof header);
+  for (unsigned i = 0; table.sh_type != SHT_RELA; i++) {
+    assert_true(i < header.e_shnum);
+    memcpy(&table, bytes + header.e_shoff + i * sizeof table, sizeof table);
+  }
+  memcpy(&target, bytes + header.e_shoff + table.sh_info * sizeof target, sizeof target);
+  memcpy(&r, bytes + table.sh_offset, sizeof r);
+  r.r_offset = offset < 0 ? target.sh_size + (uint64_t)offset : (uint64_t)offset;
+  r.r_info = ELF64_R_INFO((uint64_t)(symbol ? symbol : ELF64_R_SYM(r.r_info)), type);
+  memcpy(bytes + table.sh_offset, &r, sizeof r);
+  struct jit_module *m;
+  struct error err = {0};
+  int status = jit_load(bytes, object->len, "patched", &m, &err);
+  if (!strstr(err.text, part)) fail_msg("\"%s\" does not hold \"%s\"", err.text, part);
+  assert_int_equal(status, part[0] ? STROBE_INVALID : STROBE_OK);
+  jit_unload(m);
+  free(bytes);
+}
+
+static void test_malformed_relocations(void **state) {
+  (void)state;
+  struct buf object = {0};
+  struct error err = {0};
+  assert_int_equal(jit_compile(program, &object, &err), STROBE_OK);
+  load_patched(&object, -4, R_X86_64_PC32, 0, "");
+  load_patched(&object, -3, R_X86_64_PC32, 0, "outside of its section");
+  load_patched(&object, -8, R_X86_64_64, 0, "");
+  load_patched(&object, -7, R_X86_64_64, 0, "outside of its section");
+  load_patched(&object, 1L << 62, R_X86_64_PC32, 0, "outside of its section");
+  load_patched(&object, 0, R_X86_64_TPOFF32, 0, "type 23, which is not supported");
+  load_patched(&object, 0, R_X86_64_32, 0, "does not fit in 32 bits");
+  load_patched(&object, 0, R_X86_64_32S, 0, "does not fit in 32 bits");
+  load_patched(&object, 0, R_X86_64_GOTPCREL, 0, "");
+  load_patched(&object, 0, R_X86_64_PC32, 1u << 20, "names symbol 1048576");
+  buf_free(&object);
+}
+
 static void test_perf_map(void **state) {
   (void)state;
   char path[64], text[4096] = "";
@@ -380,12 +446,12 @@ static void test_perf_map(void **state) {
   jit_unload(m);
 }
 
-#if STROBE_TCC
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_runs),
       cmocka_unit_test(test_aggregates_call_libc),
       cmocka_unit_test(test_errors_name_the_cause),
+      cmocka_unit_test(test_locale_of_the_host),
       cmocka_unit_test(test_source_too_large),
       cmocka_unit_test(test_out_of_memory),
       cmocka_unit_test(test_no_descriptor_leaks),
@@ -394,17 +460,22 @@ int main(void) {
       cmocka_unit_test(test_data_is_read_only),
       cmocka_unit_test(test_threads),
       cmocka_unit_test(test_malformed_objects),
+      cmocka_unit_test(test_malformed_relocations),
       cmocka_unit_test(test_perf_map),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
+
 #else
+
 static void test_says_so(void **state) {
   (void)state;
   expect_error("int f(void);", STROBE_UNSUPPORTED, "without libtcc");
 }
+
 int main(void) {
   const struct CMUnitTest tests[] = {cmocka_unit_test(test_says_so)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
+
 #endif

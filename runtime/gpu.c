@@ -1,0 +1,315 @@
+#include "gpu.h"
+
+#include "gpu_cache.h"
+#include "gpu_driver.h"
+#include "launch_params.h"
+
+#include "launch.h"
+
+#include "../gen/cuda_kernel.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { TICKETS = 256 }; // workspaces of a kernel: that many launches may be in flight at a time
+
+struct gpu_kernel {
+  const struct gpu_driver *driver;
+  struct strobe_driver calls;
+  struct strobe_launch launch;
+  struct spec spec;
+  int device, multiprocessors;
+  void *context, *module, *function;
+  bool retained; // the primary context was retained for this kernel
+  unsigned long long tickets;
+  pthread_mutex_t lock;
+  unsigned next_ticket;
+  struct buf symbol, name, source;
+  struct gpu_kernel_info info;
+};
+
+static double now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+#define CALL(k, function, ...) gpu_check((k)->driver, (k)->driver->function(__VA_ARGS__), #function, err)
+
+// ---- device and context
+// ------------------------------------------------------------------------------------------------
+
+static int find_device(const struct gpu_driver *d, int *device, struct error *err) {
+  enum { MAJOR = 75, MINOR = 76 }; // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+  void *current = NULL;
+  int count = 0, major = 0, minor = 0;
+  int status = gpu_check(d, d->device_count(&count), "cuDeviceGetCount", err);
+  if (!status && !count) return fail(err, STROBE_UNSUPPORTED, "the NVIDIA driver sees no GPU");
+  if (!status) status = gpu_check(d, d->context_current(&current), "cuCtxGetCurrent", err);
+  if (!status)
+    status = current ? gpu_check(d, d->context_device(device), "cuCtxGetDevice", err)
+                     : gpu_check(d, d->device_get(device, 0), "cuDeviceGet", err);
+  if (!status) status = gpu_check(d, d->device_attribute(&major, MAJOR, *device), "cuDeviceGetAttribute", err);
+  if (!status) status = gpu_check(d, d->device_attribute(&minor, MINOR, *device), "cuDeviceGetAttribute", err);
+  if (!status && (major != 9 || minor != 0))
+    status = fail(err, STROBE_UNSUPPORTED, "GPU %d has compute capability %d.%d: sm90a wants 9.0 (H100, H200)", *device,
+                  major, minor);
+  return status;
+}
+
+int gpu_has_target(const struct target *t, struct error *err) {
+  if (t->family != FAMILY_CUDA) return fail(err, STROBE_INVALID, "target %s is not for a GPU", t->name);
+  const struct gpu_driver *d;
+  int device, status = gpu_driver_get(&d, err);
+  return status ? status : find_device(d, &device, err);
+}
+
+static int enter(struct gpu_kernel *k, struct error *err) {
+  return gpu_check(k->driver, k->driver->context_push(k->context), "cuCtxPushCurrent", err);
+}
+static void leave(struct gpu_kernel *k) {
+  void *popped;
+  k->driver->context_pop(&popped);
+}
+
+static int find_context(struct gpu_kernel *k, struct error *err) {
+  int status = find_device(k->driver, &k->device, err);
+  if (!status) status = gpu_check(k->driver, k->driver->context_current(&k->context), "cuCtxGetCurrent", err);
+  if (!status && !k->context) {
+    status = gpu_check(k->driver, k->driver->primary_retain(&k->context, k->device), "cuDevicePrimaryCtxRetain", err);
+    k->retained = !status;
+  }
+  const int multiprocessor_count = 16; // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+  if (!status)
+    status = gpu_check(k->driver, k->driver->device_attribute(&k->multiprocessors, multiprocessor_count, k->device),
+                       "cuDeviceGetAttribute", err);
+  return status;
+}
+
+// ---- making a kernel
+// ---------------------------------------------------------------------------------------------------
+
+static void describe_launch(struct gpu_kernel *k, const struct instance *i) {
+  struct cuda_kernel c;
+  cuda_derive(i, &c);
+  k->launch = (struct strobe_launch){.abi = STROBE_LAUNCH_ABI,
+                                     .name = k->name.data,
+                                     .head_dim = i->spec.head_dim,
+                                     .map_type = i->spec.kv == DT_F16 ? 6 : 9,
+                                     .element_bytes = 2,
+                                     .block_m = i->config.v[CFG_BLOCK_M],
+                                     .block_n = i->config.v[CFG_BLOCK_N],
+                                     .threads = c.threads,
+                                     .shared_bytes = c.shared_bytes,
+                                     .persistent = c.persistent,
+                                     .tickets = c.tickets,
+                                     .causal = i->spec.mask != MASK_FULL,
+                                     .l2_section = (long long)i->config.v[CFG_L2_SECTION] << 20};
+}
+
+static int compile(struct gpu_kernel *k, const struct instance *i, struct buf *cubin, struct error *err) {
+  const struct render_options options = {.for_tcc = true, .symbol = k->symbol.data};
+  const double t0 = now_ms();
+  int status = kernel_render(i, &options, &k->source, NULL, err);
+  const double t1 = now_ms();
+  k->info.render_ms = t1 - t0;
+  if (status) return status;
+  k->info.source = k->source.data;
+  k->info.cached = cubin_cache_get(k->source.data, k->source.len, cubin);
+  if (!k->info.cached) {
+    cubin->len = 0;
+    status = nvrtc_compile(k->source.data, cubin, &k->info.report, err);
+    if (!status) cubin_cache_put(k->source.data, k->source.len, cubin);
+  }
+  k->info.compile_ms = now_ms() - t1;
+  return status;
+}
+
+static int load(struct gpu_kernel *k, const struct buf *cubin, struct error *err) {
+  const int dynamic_shared_limit = 8; // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+  const size_t bytes = (size_t)TICKETS * STROBE_WORKSPACE;
+  const double t0 = now_ms();
+  int status = enter(k, err);
+  if (status) return status;
+  status = CALL(k, module_load, &k->module, cubin->data);
+  if (!status) status = CALL(k, module_function, &k->function, k->module, k->symbol.data);
+  if (!status) status = CALL(k, function_set, k->function, dynamic_shared_limit, k->launch.shared_bytes);
+  if (!status && k->launch.tickets) status = CALL(k, memory_allocate, &k->tickets, bytes);
+  if (!status && k->launch.tickets) status = CALL(k, memory_set, k->tickets, 0, bytes);
+  leave(k);
+  k->info.load_ms = now_ms() - t0;
+  return status;
+}
+
+int gpu_kernel_open(const struct instance *instance, struct gpu_kernel **out, struct error *err) {
+  struct instance i = *instance;
+  if (i.spec.mask == MASK_CAUSAL_TOP_LEFT) i.spec.mask = MASK_CAUSAL; // differs in args->diagonal only
+  struct buf cubin = {0};
+  struct gpu_kernel *k = calloc(1, sizeof *k);
+  if (!k) return fail(err, STROBE_NO_MEMORY, "no memory for a kernel");
+  pthread_mutex_init(&k->lock, NULL);
+  k->spec = i.spec;
+  instance_symbol(&i, &k->symbol);
+  instance_name(&i, &k->name);
+  int status = k->symbol.failed || k->name.failed ? fail(err, STROBE_NO_MEMORY, "no memory for a kernel")
+                                                  : gpu_driver_get(&k->driver, err);
+  if (!status) {
+    memcpy(&k->calls.tensor_map_encode, &k->driver->tensor_map_encode, sizeof k->driver->tensor_map_encode);
+    memcpy(&k->calls.launch, &k->driver->launch, sizeof k->driver->launch);
+    describe_launch(k, &i);
+    status = find_context(k, err);
+  }
+  if (!status) status = compile(k, &i, &cubin, err);
+  if (!status) status = load(k, &cubin, err);
+  buf_free(&cubin);
+  if (status) gpu_kernel_close(k), k = NULL;
+  *out = k;
+  return status;
+}
+
+void gpu_kernel_close(struct gpu_kernel *k) {
+  if (!k) return;
+  if (k->context && !enter(k, NULL)) {
+    if (k->tickets) k->driver->memory_free(k->tickets);
+    if (k->module) k->driver->module_unload(k->module);
+    leave(k);
+  }
+  if (k->retained) k->driver->primary_release(k->device);
+  pthread_mutex_destroy(&k->lock);
+  buf_free(&k->symbol);
+  buf_free(&k->name);
+  buf_free(&k->source);
+  free(k);
+}
+
+struct gpu_kernel_info gpu_kernel_info(const struct gpu_kernel *k) {
+  return k->info;
+}
+
+// ---- launching
+// ---------------------------------------------------------------------------------------------------------
+
+static int launch(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
+  struct strobe_args own = *args;
+  char text[400] = "";
+  if (k->launch.tickets) {
+    pthread_mutex_lock(&k->lock);
+    own.workspace =
+        (void *)(uintptr_t)(k->tickets + (unsigned long long)(k->next_ticket++ % TICKETS) * STROBE_WORKSPACE);
+    pthread_mutex_unlock(&k->lock);
+  }
+  int status = strobe_launch(&k->launch, &k->calls, k->function, k->multiprocessors, &own, NULL,
+                             (struct strobe_message){text, sizeof text});
+  if (!status) return 0;
+  return fail(err, status == STROBE_LAUNCH_INVALID ? STROBE_INVALID : STROBE_UNSUPPORTED, "%s", text);
+}
+
+static int run_on_device(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
+  int status = launch(k, args, err);
+  return status ? status : gpu_check(k->driver, k->driver->stream_wait(NULL), "cuStreamSynchronize", err);
+}
+
+// ---- tensors in host memory: packed copies on the device
+// -----------------------------------------------------------------
+
+struct staged {
+  const struct strobe_tensor *host;
+  int64_t batch, rows, heads, row_bytes;
+  size_t bytes;
+  char *packed; // (batch, rows, heads, head_dim)
+  unsigned long long device;
+};
+
+static char *host_row(const struct staged *s, int64_t b, int64_t r, int64_t h) {
+  return (char *)s->host->data + 2 * (b * s->host->batch_stride + r * s->host->row_stride + h * s->host->head_stride);
+}
+
+static void copy_rows(const struct staged *s, bool to_host) {
+  char *at = s->packed;
+  for (int64_t b = 0; b < s->batch; b++)
+    for (int64_t r = 0; r < s->rows; r++)
+      for (int64_t h = 0; h < s->heads; h++, at += s->row_bytes) {
+        if (to_host)
+          memcpy(host_row(s, b, r, h), at, (size_t)s->row_bytes);
+        else
+          memcpy(at, host_row(s, b, r, h), (size_t)s->row_bytes);
+      }
+}
+
+static int stage(struct gpu_kernel *k, struct staged *s, const struct strobe_tensor *host, int64_t batch, int64_t rows,
+                 int64_t heads, bool upload, struct error *err) {
+  *s = (struct staged){host, batch, rows, heads, 2 * k->spec.head_dim, 0, NULL, 0};
+  s->bytes = (size_t)(batch * rows * heads) * (size_t)s->row_bytes;
+  s->packed = malloc(s->bytes + 1);
+  if (!s->packed) return fail(err, STROBE_NO_MEMORY, "no memory for a copy of %zu bytes", s->bytes);
+  int status = CALL(k, memory_allocate, &s->device, s->bytes + 16);
+  if (status || !upload) return status;
+  copy_rows(s, false);
+  return CALL(k, memory_upload, s->device, s->packed, s->bytes);
+}
+
+static struct strobe_tensor device_tensor(const struct staged *s) {
+  const int64_t d = s->row_bytes / 2;
+  return (struct strobe_tensor){(void *)(uintptr_t)s->device, s->rows * s->heads * d, d, s->heads * d};
+}
+
+static void download_lse(const struct strobe_args *a, const float *packed) {
+  for (int64_t b = 0; b < a->batch; b++)
+    for (int64_t h = 0; h < a->heads; h++)
+      memcpy(a->lse + b * a->lse_batch_stride + h * a->lse_head_stride, packed + (b * a->heads + h) * a->q_len,
+             (size_t)a->q_len * sizeof *packed);
+}
+
+static int run_on_host_memory(struct gpu_kernel *k, const struct strobe_args *a, struct error *err) {
+  struct staged s[4] = {{0}};
+  struct strobe_args d = *a;
+  const size_t lse_bytes = (size_t)(a->batch * a->heads * a->q_len) * sizeof(float);
+  unsigned long long lse = 0;
+  float *packed_lse = malloc(lse_bytes + 1);
+  int status = packed_lse ? 0 : fail(err, STROBE_NO_MEMORY, "no memory for lse");
+  if (!status) status = stage(k, &s[0], &a->q, a->batch, a->q_len, a->heads, true, err);
+  if (!status) status = stage(k, &s[1], &a->k, a->batch, a->kv_len, a->heads_kv, true, err);
+  if (!status) status = stage(k, &s[2], &a->v, a->batch, a->kv_len, a->heads_kv, true, err);
+  if (!status) status = stage(k, &s[3], &a->o, a->batch, a->q_len, a->heads, false, err);
+  if (!status) status = CALL(k, memory_allocate, &lse, lse_bytes + 16);
+  if (!status) {
+    d.q = device_tensor(&s[0]), d.k = device_tensor(&s[1]), d.v = device_tensor(&s[2]), d.o = device_tensor(&s[3]);
+    d.lse = (float *)(uintptr_t)lse, d.lse_batch_stride = a->heads * a->q_len, d.lse_head_stride = a->q_len;
+    status = run_on_device(k, &d, err);
+  }
+  if (!status) status = CALL(k, memory_download, s[3].packed, s[3].device, s[3].bytes);
+  if (!status && a->lse) status = CALL(k, memory_download, packed_lse, lse, lse_bytes);
+  if (!status) copy_rows(&s[3], true);
+  if (!status && a->lse) download_lse(a, packed_lse);
+  for (int i = 0; i < 4; i++) {
+    if (s[i].device) k->driver->memory_free(s[i].device);
+    free(s[i].packed);
+  }
+  if (lse) k->driver->memory_free(lse);
+  free(packed_lse);
+  return status;
+}
+
+static bool on_device(const struct gpu_kernel *k, const void *pointer) {
+  const int memory_type = 2; // CU_POINTER_ATTRIBUTE_MEMORY_TYPE; 2 is device memory
+  unsigned type = 0;
+  return !k->driver->pointer_attribute(&type, memory_type, (unsigned long long)(uintptr_t)pointer) && type == 2;
+}
+
+int gpu_kernel_run(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
+  const void *const data[] = {args->q.data, args->k.data, args->v.data, args->o.data};
+  int status = enter(k, err), n = 0;
+  if (status) return status;
+  for (int i = 0; i < 4; i++) n += on_device(k, data[i]);
+  if (n != 0 && n != 4)
+    status = fail(err, STROBE_INVALID,
+                  "q, k, v and o must all be device memory or all host memory: %d of 4 are device memory", n);
+  else if (n == 4)
+    status = run_on_device(k, args, err);
+  else
+    status = run_on_host_memory(k, args, err);
+  leave(k);
+  return status;
+}

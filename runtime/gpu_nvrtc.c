@@ -1,0 +1,126 @@
+#include "gpu_nvrtc.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NVRTC_FUNCTIONS(F)                                                                                             \
+  F(version, "nvrtcVersion", (int *major, int *minor))                                                                 \
+  F(create, "nvrtcCreateProgram",                                                                                      \
+    (void **program, const char *source, const char *name, int n, const char *const *headers,                          \
+     const char *const *names))                                                                                        \
+  F(destroy, "nvrtcDestroyProgram", (void **program))                                                                  \
+  F(compile, "nvrtcCompileProgram", (void *program, int n, const char *const *options))                                \
+  F(log_size, "nvrtcGetProgramLogSize", (void *program, size_t *size))                                                 \
+  F(log, "nvrtcGetProgramLog", (void *program, char *log))                                                             \
+  F(cubin_size, "nvrtcGetCUBINSize", (void *program, size_t *size))                                                    \
+  F(cubin, "nvrtcGetCUBIN", (void *program, char *cubin))
+
+static struct {
+  pthread_once_t once;
+  struct {
+#define NVRTC_MEMBER(member, name, arguments) int(*member) arguments;
+    NVRTC_FUNCTIONS(NVRTC_MEMBER)
+#undef NVRTC_MEMBER
+  } call;
+  struct error error;
+} nvrtc = {.once = PTHREAD_ONCE_INIT};
+
+static void *open_library(void) {
+  static const char *const names[] = {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12",
+                                      "/usr/local/cuda/lib64/libnvrtc.so"};
+  const char *chosen = getenv("STROBE_NVRTC");
+  if (chosen && *chosen) {
+    void *library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+      fail(&nvrtc.error, STROBE_UNSUPPORTED, "STROBE_NVRTC \"%.300s\" could not be opened as a library", chosen);
+    return library;
+  }
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+    void *library = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (library) return library;
+  }
+  fail(&nvrtc.error, STROBE_UNSUPPORTED,
+       "NVRTC was not found on the loader's path or in /usr/local/cuda: set STROBE_NVRTC to libnvrtc.so");
+  return NULL;
+}
+
+static int find(void *library, const char *name, void *slot) {
+  void *symbol = dlsym(library, name);
+  if (!symbol) return fail(&nvrtc.error, STROBE_UNSUPPORTED, "NVRTC has no %s: CUDA 12 or newer works", name);
+  memcpy(slot, &symbol, sizeof symbol);
+  return 0;
+}
+
+static void open_nvrtc(void) {
+  void *library = open_library();
+  if (!library) return;
+#define NVRTC_FIND(member, name, arguments) find(library, name, &nvrtc.call.member) ||
+  if (NVRTC_FUNCTIONS(NVRTC_FIND) 0) return;
+#undef NVRTC_FIND
+}
+
+static int ready(struct error *err) {
+  pthread_once(&nvrtc.once, open_nvrtc);
+  return nvrtc.error.status ? fail(err, nvrtc.error.status, "%s", nvrtc.error.text) : 0;
+}
+
+int nvrtc_version(int *major, int *minor, struct error *err) {
+  int status = ready(err);
+  if (!status && nvrtc.call.version(major, minor)) status = fail(err, STROBE_UNSUPPORTED, "nvrtcVersion failed");
+  return status;
+}
+
+void gpu_report_parse(const char *log, struct gpu_report *report) {
+  *report = (struct gpu_report){0};
+  const char *at = strstr(log, "bytes stack frame");
+  while (at && at > log && at[-1] != '\n') at--;
+  if (at)
+    sscanf(at, " %d bytes stack frame, %d bytes spill stores, %d bytes spill loads", &report->stack_bytes,
+           &report->spill_stores, &report->spill_loads);
+  at = strstr(log, "Used ");
+  if (at) sscanf(at, "Used %d registers", &report->registers);
+  at = strstr(log, "C75");
+  if (at) snprintf(report->serialized, sizeof report->serialized, "%.*s", (int)strcspn(at, "\n"), at);
+}
+
+static int run(void *program, struct buf *cubin, struct gpu_report *report, struct error *err) {
+  static const char *const options[] = {"--gpu-architecture=sm_90a", "--std=c++17", "--ptxas-options=-v"};
+  const int bad = nvrtc.call.compile(program, sizeof options / sizeof *options, options);
+  size_t size = 0;
+  char *log = nvrtc.call.log_size(program, &size) ? NULL : calloc(size + 1, 1);
+  if (!log || nvrtc.call.log(program, log)) {
+    free(log);
+    return fail(err, STROBE_NO_MEMORY, "no memory for the compiler's log");
+  }
+  gpu_report_parse(log, report);
+  int status = 0;
+  if (bad) {
+    const char *first = strstr(log, "error");
+    status = fail(err, STROBE_INTERNAL, "NVRTC refuses the kernel: %.300s", first ? first : log);
+  } else if (*report->serialized) {
+    status = fail(err, STROBE_INTERNAL, "ptxas serialises the wgmma of this kernel: %s", report->serialized);
+  }
+  free(log);
+  if (status) return status;
+  char *image = nvrtc.call.cubin_size(program, &size) ? NULL : malloc(size);
+  if (!image || nvrtc.call.cubin(program, image))
+    status = fail(err, STROBE_NO_MEMORY, "no memory for a cubin");
+  else
+    buf_add(cubin, image, size);
+  free(image);
+  return !status && cubin->failed ? fail(err, STROBE_NO_MEMORY, "no memory for a cubin") : status;
+}
+
+int nvrtc_compile(const char *source, struct buf *cubin, struct gpu_report *report, struct error *err) {
+  int status = ready(err);
+  void *program = NULL;
+  if (status) return status;
+  if (nvrtc.call.create(&program, source, "strobe.cu", 0, NULL, NULL))
+    return fail(err, STROBE_NO_MEMORY, "nvrtcCreateProgram failed");
+  status = run(program, cubin, report, err);
+  nvrtc.call.destroy(&program);
+  return status;
+}

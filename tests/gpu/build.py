@@ -1,0 +1,54 @@
+"""Emits the kernels that run.py checks and times, and compiles them: build.py STROBE FOLDER. Wants nvcc; no GPU."""
+import json
+import os
+import subprocess
+import sys
+
+# spec, config, lengths at which it is the default ([0, 0]: checked, not timed)
+KERNELS = [
+    ("d64:{}:q2048k2048", "", [512, 4096]), ("d64:{}:q8192k8192", "", [8192, 16384]), ("d64:{}:causal", "", [512, 16384]),
+    ("d128:{}", "", [512, 16384]), ("d128:{}:causal:q1024k1024", "", [512, 1024]), ("d128:{}:causal:q4096k4096", "", [2048, 16384]),
+    ("d256:{}", "", [512, 16384]), ("d256:{}:causal", "", [512, 16384]),
+]
+VARIANTS = [
+    ("d128:bf16", "softmax=classical"), ("d128:bf16:causal", "softmax=classical"), ("d64:bf16", "softmax=classical"),
+    ("d128:bf16", "overlap=0"), ("d128:bf16:causal", "overlap=0,pingpong=1,block_n=64"), ("d192:bf16", ""), ("d192:bf16:causal", ""),
+    ("d128:bf16", "block_m=64,block_n=128,stages=2"), ("d128:bf16:causal", "block_m=192,block_n=64,q_regs=0,q_stages=1,o_tma=0,flat=0"),
+    ("d128:bf16", "block_n=176,stages=2,flat=0,q_regs=0,pingpong=1,softmax=classical"), ("d128:bf16:causal", "schedule=grid,flat=0"),
+    ("d128:bf16:causal", "schedule=persistent"), ("d64:bf16:causal", "softmax=conditional,pingpong=1,l2_section=64"),
+]
+
+
+def emit(strobe, folder, spec, config):
+    out = subprocess.run([strobe, "emit", spec, "--target", "sm90a", "--json", "-o", folder] + (["--set", config] if config else []),
+                         check=True, capture_output=True, text=True).stdout
+    return json.loads(out)
+
+
+def main():
+    strobe, folder = sys.argv[1:3]
+    flags = ["-std=c++17", "-O3", "-gencode", "arch=compute_90a,code=sm_90a"]
+    manifest, objects = [], []
+    jobs = [(s.format(t), c, u) for s, c, u in KERNELS for t in ("bf16", "f16")] + [(s, c, [0, 0]) for s, c in VARIANTS]
+    for spec, config, use in jobs:
+        e = emit(strobe, os.path.join(folder, "emitted"), spec, config)
+        target = e["source"][:-3] + "_" + e["symbol"][-8:] + ".o"
+        log = subprocess.run(["nvcc", *flags, "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-c", e["source"], "-o", target],
+                             capture_output=True, text=True)
+        text = log.stderr + log.stdout
+        bad = log.returncode or "C75" in text or "warning" in text
+        spills = next((l.strip() for l in text.splitlines() if "spill" in l), "")
+        print(("FAIL " if bad else "ok   ") + e["symbol"] + ("" if " 0 bytes spill stores, 0" in spills else "  " + spills), flush=True)
+        if bad:
+            print(text)
+            continue
+        objects.append(target)
+        fields = spec.split(":")
+        manifest.append({"symbol": e["symbol"], "label": e["name"][9:-6] + (" " + config if config else ""), "head_dim": int(fields[0][1:]),
+                         "dtype": fields[1], "causal": int("causal" in fields), "use": use, "softmax": "classical" if "classical" in config else ""})
+    subprocess.run(["nvcc", "-shared", *flags[2:], "-o", os.path.join(folder, "kernels.so"), *objects], check=True)
+    with open(os.path.join(folder, "manifest.json"), "w") as f:
+        json.dump(manifest, f, indent=1)
+
+
+main()
