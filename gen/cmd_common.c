@@ -1,7 +1,7 @@
 #include "cmd.h"
 
-#include "../runtime/gpu.h"
 #include "../runtime/cpu.h"
+#include "../runtime/gpu.h"
 #include "../runtime/kernel_abi.h"
 #include "scan.h"
 
@@ -43,9 +43,10 @@ int cmd_target_here(const char *name, const struct spec *s, const struct target 
   *out = best;
   if (name) status = cmd_target(name, out, err);
   if (!status && !*out) status = spec_supported(s, target_find("c99"), err);
-  if (!status && (*out)->family == FAMILY_CUDA)
-    status = gpu_has_target(*out, err);
-  else if (!status && !cpu_has_target(*out))
+  struct error why = {0};
+  if (!status && (*out)->family == FAMILY_CUDA && gpu_has_target(*out, &why))
+    status = fail(err, why.status, "--target %s: %s", (*out)->name, why.text);
+  else if (!status && (*out)->family == FAMILY_CPU && !cpu_has_target(*out))
     status = fail(err, STROBE_UNSUPPORTED, "--target %s: this CPU cannot run it; the best it can run is %s",
                   (*out)->name, best ? best->name : "c99");
   return status;

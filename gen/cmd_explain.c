@@ -193,9 +193,9 @@ static void print_text(const struct explained *e, bool colour, struct buf *out) 
   const int *c = e->instance.config.v, vectors = c[CFG_BLOCK_M] / t->lanes;
   buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
   buf_printf(out,
-             "tiles: %d queries (%d vectors, one query per lane) x %d keys; register tile %d keys x %d vectors = %d "
+             "tiles: %d queries (one per lane, %d to a register) x %d keys; register tile %d keys x %d queries = %d "
              "accumulators\n\n",
-             c[CFG_BLOCK_M], vectors, c[CFG_BLOCK_N], c[CFG_TILE_N], vectors, c[CFG_TILE_N] * vectors);
+             c[CFG_BLOCK_M], t->lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M], c[CFG_TILE_N] * vectors);
   print_config(e, colour, out);
   print_registers(e, out);
   buf_str(out, "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes)\n");
@@ -273,13 +273,14 @@ const struct verb verb_explain = {
     .operands = "PROBLEM",
     .about = "show a kernel's tiles, registers, instructions, memory traffic and why its config is what it is",
     .details = "Sizes that PROBLEM leaves out: batch 1, 1 head, q_len 1024, kv_len = q_len.",
-    .example = "  $ strobe explain d128:bf16:causal:b1h8q2048k2048 --target avx512bf16\n"
-               "  tiles: 64 queries (4 vectors, one query per lane) x 128 keys; register tile 4 keys x 4 vectors = 16 "
-               "accumulators\n"
-               "  ...\n"
-               "  phase    operations  multiply-adds  instructions  bytes  slots  m.-adds / slot\n"
-               "  qk             1380           1024          1380  10240   1110           0.923\n"
-               "  ...",
+    .example =
+        "  $ strobe explain d128:bf16:causal:b1h8q2048k2048 --target avx512bf16\n"
+        "  tiles: 64 queries (one per lane, 16 to a register) x 128 keys; register tile 4 keys x 64 queries = 16 "
+        "accumulators\n"
+        "  ...\n"
+        "  phase    operations  multiply-adds  instructions  bytes  slots  m.-adds / slot\n"
+        "  qk              232            128           238   1781    144           0.889\n"
+        "  ...",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
     .options_size = sizeof(struct explain_options),

@@ -15,7 +15,7 @@ static void why_block_m(const struct facts *f, struct buf *out) {
   if (f->q_len <= f->v[CFG_BLOCK_M])
     buf_printf(out, "q_len is %lld: a larger tile would be padding", (long long)f->q_len);
   else
-    buf_printf(out, "%d vectors: each element of K is broadcast once for all of them", f->vectors);
+    buf_printf(out, "each element of K is broadcast once for %d vector%s", f->vectors, f->vectors == 1 ? "" : "s");
 }
 
 static void why_block_n(const struct facts *f, struct buf *out) {
@@ -33,12 +33,16 @@ static void why_tile_n(const struct facts *f, struct buf *out) {
 }
 
 static void why_stages(const struct facts *f, struct buf *out) {
-  buf_str(out, f->v[CFG_STAGES] == 2 ? "exp of one block fills the gaps in QK of the next" : "in turn");
+  buf_str(out, f->v[CFG_STAGES] == 2 ? "exp of one block fills the gaps in QK of the next"
+               : f->target->vregs    ? "in turn"
+                                     : "a compiler orders the operations itself");
 }
 
 static void why_unroll(const struct facts *f, struct buf *out) {
   const int budget = f->target->l1i_bytes * 3 / 4 / 1024;
-  if (f->v[CFG_UNROLL] == f->spec->head_dim)
+  if (!f->target->vregs && f->v[CFG_UNROLL] != f->spec->head_dim)
+    buf_str(out, "short: loops over lanes take a compiler long");
+  else if (f->v[CFG_UNROLL] == f->spec->head_dim)
     buf_printf(out, "all of head_dim: QK and PV fit the %d KB meant for code", budget);
   else
     buf_printf(out, "the most that fits the %d KB meant for code", budget);
@@ -46,7 +50,11 @@ static void why_unroll(const struct facts *f, struct buf *out) {
 
 static void why_exp(const struct facts *f, struct buf *out) {
   const struct exp_info *e = &exp_table[f->v[CFG_EXP]];
-  buf_printf(out, "error %.1e, against %.1e by the rounding of P", e->eps, dtype_table[f->spec->p].eps);
+  const double p = dtype_table[f->spec->p].eps;
+  if (e->eps < p)
+    buf_printf(out, "error %.1e, far below the %.1e by the rounding of P", e->eps, p);
+  else
+    buf_printf(out, "error %.1e, the cheapest below 1e-6", e->eps);
 }
 
 static void why_prefetch(const struct facts *f, struct buf *out) {

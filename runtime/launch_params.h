@@ -1,7 +1,13 @@
 // What a CUDA forward kernel takes besides its four tensor maps (q, k, v, o). Host and device read the same text.
-struct strobe_tensor_map { // a CUtensorMap: opaque, 64-byte aligned
+#ifdef __CUDACC_RTC__
+#define STROBE_ALIGN_64 __align__(64) // NVRTC passes over the other spelling
+#else
+#define STROBE_ALIGN_64 __attribute__((aligned(64)))
+#endif
+
+struct STROBE_ALIGN_64 strobe_tensor_map { // a CUtensorMap: opaque
   unsigned long long opaque[16];
-} __attribute__((aligned(64)));
+};
 
 struct strobe_params {
   void *o;                                               // (batch, q_len, heads, head_dim_v)

@@ -2,6 +2,7 @@
 // Runs $STROBE_BIN, or ../strobe seen from this test's directory.
 #include "../gen/spec.h"
 #include "../runtime/cpu.h"
+#include "../runtime/gpu.h"
 #include "../runtime/npy.h"
 
 #include <setjmp.h>
@@ -262,17 +263,22 @@ static void bad_tensors(void **state) {
   REFUSE_ALL(table);
 }
 
-static void a_target_this_cpu_lacks(void **state) {
+// It can be emitted for all the same.
+static void a_target_this_machine_lacks(void **state) {
   (void)state;
-  const struct target *lacking = NULL;
-  for (int i = 0; i < target_count; i++)
-    if (!cpu_has_target(&target_table[i])) lacking = &target_table[i];
-  if (!lacking) skip(); // this CPU has them all
+  int lacking = 0;
   char arguments[200];
-  snprintf(arguments, sizeof arguments, RUN "-o o.npy --target %s", lacking->name);
-  refuses(arguments, lacking->name, "cannot run");
-  snprintf(arguments, sizeof arguments, "emit d32 --target %s --printer scalar -o lacking", lacking->name);
-  works(arguments);
+  for (int i = 0; i < target_count; i++) {
+    const struct target *t = &target_table[i];
+    const bool gpu = t->family == FAMILY_CUDA;
+    if (gpu ? gpu_has_target(t, NULL) == 0 : cpu_has_target(t)) continue;
+    lacking++;
+    snprintf(arguments, sizeof arguments, RUN "-o o.npy --target %s", t->name);
+    refuses(arguments, "--target", t->name);
+    snprintf(arguments, sizeof arguments, "emit %s --target %s -o lacking", gpu ? "d128:bf16" : "d32", t->name);
+    works(arguments);
+  }
+  if (!lacking) skip(); // this machine has them all
 }
 
 static void directories_that_cannot_be_written(void **state) {
@@ -412,7 +418,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(bad_usage),
       cmocka_unit_test(bad_specs),
       cmocka_unit_test(bad_tensors),
-      cmocka_unit_test(a_target_this_cpu_lacks),
+      cmocka_unit_test(a_target_this_machine_lacks),
       cmocka_unit_test(directories_that_cannot_be_written),
       cmocka_unit_test(a_full_disk),
       cmocka_unit_test(help_has_a_worked_example),

@@ -166,7 +166,7 @@ static const struct emit_case {
     {"d64:bf16:causal:b1h1q65k200", "avx512bf16", PRINTER_CODE},
     {"d32:f32:causal_top_left:b2h1q20k30", "c99", PRINTER_SCALAR},
     {"d32:bf16:b1h2q5k9", "c99", PRINTER_SCALAR},
-    {"d64:f32:causal:b1h1q30k20", "avx512", PRINTER_SCALAR},
+    {"d32:f32:causal:b1h1q30k20", "avx512", PRINTER_SCALAR},
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -176,7 +176,7 @@ static void test_planning_compiles_once(void **state) {
   }
   const char *backend = p.plan[0]->backend;
   for (int i = 0; i < THREADS; i++) strobe_plan_destroy(p.plan[i]);
-  // Where the first backend cannot work every plan tries it again, and none is fresh or the next one's is.
+  // Where the first backend cannot work every plan tries it again.
   if (!strcmp(backend, "code")) {
     assert_int_equal(fresh, 2);
     assert_int_equal(makes, 2);
@@ -347,6 +347,9 @@ static bool plan_in_child(void *arg) {
 // Whatever another thread of the parent is in the middle of, rendering, compiling or looking up, the child can plan.
 static void test_fork_while_compiling(void **state) {
   (void)state;
+#ifdef __SANITIZE_ADDRESS__
+  skip(); // its allocator, unlike glibc's, may be left locked in the child of a process with threads
+#endif
   struct busy b = {.stop = false};
   pthread_t thread;
   assert_ok(strobe_context_create(&pool_options, &b.ctx));

@@ -10,7 +10,8 @@ $let q_units = head_dim / pair
 $let steps = unroll / pair
 $let chunks = head_dim / unroll
 $let units = tile_n * cols / pair
-$let pv_steps = steps >= 16 ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
+$# Keys of PV that are straight-line code; addresses of rows read in place cost general registers, so they are fewer.
+$let pv_steps = steps >= 16 && pack_v ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
 $let edge_steps = head_dim / pair % 8 ? 4 : 8
 $# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
 $let first_steps = stages == 2 ? edge_steps : steps

@@ -32,8 +32,32 @@ def check(k, shape, std=1.0, seed=0):
     lse_error = torch.nan_to_num(lse.double() - ref_lse, nan=0.0 if torch.equal(torch.isinf(lse), torch.isinf(ref_lse)) else 9.0).abs().max().item()
     limit = 4e-3 if k.dtype == "bf16" else 1e-3
     untouched = bool(torch.isnan(wide[..., k.head_dim:]).all())
+    worst = ((o.double() - ref).norm(dim=3) / ref.norm(dim=3).clamp_min(1e-30)).max().item()  # one bad row does not show in the norm
     ok = error < limit and lse_error < 2e-3 and same and untouched
-    return ok, f"{shape} std {std}: o {error:.1e} lse {lse_error:.1e} same {same} untouched {untouched}"
+    return ok, f"{shape} std {std}: o {error:.1e} lse {lse_error:.1e} same {same} worst row {worst:.1e} untouched {untouched}"
+
+
+def race(k, shape, times):
+    """Launches that differ from the first, and where."""
+    b, h, g, n, m = shape
+    q, key, v = (torch.randn(b, r, x, k.head_dim, device="cuda").to(DTYPES[k.dtype]) for r, x in ((n, h), (m, g), (m, g)))
+    o, lse = torch.empty_like(q), torch.empty(b, h, n, device="cuda")
+    args = k.args(q, key, v, o, lse)
+    k.launch(args)
+    first = o.clone(), lse.clone()
+    bad, where = torch.zeros((), dtype=torch.int64, device="cuda"), torch.zeros_like(lse, dtype=torch.int32)
+    side = torch.cuda.Stream()
+    for i in range(times):
+        lse.fill_(7)
+        if i % 2: torch.cuda.synchronize()  # an idle machine starts its CTAs at other times
+        if i % 3 == 0:
+            with torch.cuda.stream(side): torch.cuda._sleep(20000)  # another stream takes a multiprocessor
+        k.launch(args)
+        rows = (o != first[0]).any(3).transpose(1, 2) | (lse != first[1])
+        bad += rows.any()
+        where += rows
+    rows = where.nonzero()
+    return bad.item(), [tuple(x) + (where[tuple(x)].item(),) for x in rows[:6].tolist()], len(rows)
 
 
 def time_cells(kernels, proto, lengths, rounds):
@@ -73,10 +97,18 @@ def main():
     kernels = load(folder)
     print(torch.cuda.get_device_name(), torch.version.cuda, len(kernels), "kernels")
     if what in ("check", "all"):
+        repeats = int(sys.argv[3]) if what == "check" and len(sys.argv) > 3 else 1
         for k in kernels:
-            lines = [check(k, s) for s in SHAPES] + [check(k, (1, 2, 2, 1023, 1024), 3.0), check(k, (2, 4, 4, 1100, 1300), 10.0)]
+            lines = [check(k, s, seed=r) for r in range(repeats) for s in SHAPES] + [check(k, (1, 2, 2, 1023, 1024), 3.0), check(k, (2, 4, 4, 1100, 1300), 10.0)]
             bad = [text for ok, text in lines if not ok]
             print(f"{'ok  ' if not bad else 'FAIL'} {k.label}" + "".join("\n     " + x for x in bad[:6]), flush=True)
+    if what in ("race", "all"):
+        for k in kernels:
+            if not k.use[1] and what == "race": continue
+            for shape in ((5, 16, 4, 640, 640), (4, 8, 8, 1900, 1900)):
+                bad, where, rows = race(k, shape, int(sys.argv[3]) if what == "race" and len(sys.argv) > 3 else 200)
+                if bad: print(f"FAIL {k.label} {shape}: {bad} launches differ, {rows} rows, as (batch, head, row, times) {where}", flush=True)
+        print("race done", flush=True)
     if what in ("time", "all"):
         path = os.path.join(folder, "proto.so")
         lengths = [int(x) for x in sys.argv[3].split(",")] if len(sys.argv) > 3 else [512, 1024, 2048, 4096, 8192, 16384]
