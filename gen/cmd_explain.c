@@ -1,4 +1,5 @@
 #include "cmd.h"
+#include "cuda_kernel.h"
 
 #include "../runtime/cpu.h"
 
@@ -33,6 +34,8 @@ struct explained {
 
 // ---- numbers ------------------------------------------------------------------------------------
 
+static bool is_cuda(const struct explained *e) { return e->instance.target->family == FAMILY_CUDA; }
+
 static void count_traffic(struct explained *e) {
   const struct problem *p = &e->problem;
   const struct spec *s = &p->spec;
@@ -50,7 +53,7 @@ static void count_traffic(struct explained *e) {
 static int count_work(struct explained *e, struct error *err) {
   const struct target *t = e->instance.target;
   struct buf text = {0};
-  e->printer = t->vregs ? PRINTER_CODE : PRINTER_SCALAR;
+  e->printer = is_cuda(e) || !t->vregs ? PRINTER_SCALAR : PRINTER_CODE; // CUDA kernels have one printer, of their own
   struct render_options o = {.printer = e->printer, .for_tcc = true};
   struct error no_encoder = {0};
   int status = kernel_render(&e->instance, &o, &text, &e->stats, &no_encoder);
@@ -64,9 +67,10 @@ static int count_work(struct explained *e, struct error *err) {
   }
   e->text_bytes = text.len;
   buf_free(&text);
+  if (status) return status;
   e->flops = problem_flops(&e->problem);
   const bool pairs = t->bf16_dot && e->problem.spec.kv == DT_BF16;
-  e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
+  if (!is_cuda(e)) e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
   count_traffic(e);
   return status;
 }
@@ -165,22 +169,24 @@ static void print_registers(const struct explained *e, struct buf *out) {
     if (*k->phase[i].registers) buf_printf(out, "  %-13s %s\n", k->phase[i].name, k->phase[i].registers);
 }
 
-static void print_floor(const struct explained *e, struct buf *out) {
-  const struct config *c = &e->instance.config;
-  const struct target *t = e->instance.target;
+static void print_size(const struct explained *e, struct buf *out) {
   buf_printf(out, "\nscratch: %lld bytes per worker\n", (long long)e->stats.scratch_bytes);
   buf_printf(out, "text: %zu bytes of C by printer %s%s\n", e->text_bytes, printer_names[e->printer],
              e->printer == PRINTER_INTRIN ? "; this build has no encoder, so instruction bytes are not known"
                                           : " for libtcc");
   if (e->stats.code_bytes)
     buf_printf(out, "code: %d bytes of vector instructions; the instruction cache has %d\n", e->stats.code_bytes,
-               t->l1i_bytes);
+               e->instance.target->l1i_bytes);
+}
+
+static void print_floor(const struct explained *e, struct buf *out) {
   buf_printf(out, "\nfloor of %s\n", e->problem_text.data);
-  buf_printf(out, "  work     %.4g GFLOP = %.4g M multiply-add slots of %d lanes\n", 1e-9 * e->flops,
-             1e-6 * e->fma_slots, t->lanes);
-  buf_printf(out, "  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
+  buf_printf(out, "  work     %.4g GFLOP", 1e-9 * e->flops);
+  if (!is_cuda(e))
+    buf_printf(out, " = %.4g M multiply-add slots of %d lanes", 1e-6 * e->fma_slots, e->instance.target->lanes);
+  buf_printf(out, "\n  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
   buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d queries\n", 1e-6 * e->cached_bytes,
-             c->v[CFG_BLOCK_M]);
+             e->instance.config.v[CFG_BLOCK_M]);
   buf_printf(out, "\nmemory traffic against the unfused algorithm, which writes and reads S and P\n");
   buf_printf(out, "  unfused  4 N^2 + 4 d N = %.4g M elements, %.4g MB with S and P in f32\n",
              1e-6 * e->unfused_elements, 1e-6 * e->unfused_bytes);
@@ -188,18 +194,34 @@ static void print_floor(const struct explained *e, struct buf *out) {
              1e-6 * e->least_bytes, e->least_bytes > 0 ? e->unfused_bytes / e->least_bytes : 1);
 }
 
-static void print_text(const struct explained *e, bool colour, struct buf *out) {
-  const struct target *t = e->instance.target;
-  const int *c = e->instance.config.v, vectors = c[CFG_BLOCK_M] / t->lanes;
-  buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
+static void print_tiles(const struct explained *e, struct buf *out) {
+  const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
+  if (is_cuda(e)) {
+    buf_printf(out, "tiles: %d queries x %d keys\n\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
+    return;
+  }
   buf_printf(out,
              "tiles: %d queries (one per lane, %d to a register) x %d keys; register tile %d keys x %d queries = %d "
              "accumulators\n\n",
-             c[CFG_BLOCK_M], t->lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M], c[CFG_TILE_N] * vectors);
+             c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M],
+             c[CFG_TILE_N] * c[CFG_BLOCK_M] / lanes);
+}
+
+static void print_text(const struct explained *e, bool colour, struct buf *out) {
+  const struct target *t = e->instance.target;
+  buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
+  print_tiles(e, out);
   print_config(e, colour, out);
-  print_registers(e, out);
-  buf_str(out, "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes)\n");
-  print_phases(e, colour, out);
+  if (is_cuda(e)) {
+    buf_printf(out, "\ntext: %zu bytes of CUDA C for NVRTC\n\n", e->text_bytes);
+    cuda_explain(&e->instance, &e->problem, out);
+  } else {
+    print_registers(e, out);
+    buf_str(out,
+            "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes)\n");
+    print_phases(e, colour, out);
+    print_size(e, out);
+  }
   print_floor(e, out);
 }
 

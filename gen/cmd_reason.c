@@ -80,6 +80,10 @@ static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {
   const int *v = i->config.v;
+  if (i->target->family == FAMILY_CUDA || !reasons[field]) {
+    buf_str(out, "the default for this head_dim and mask");
+    return;
+  }
   const struct facts f = {.spec = &i->spec,
                           .target = i->target,
                           .v = v,

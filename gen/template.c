@@ -147,6 +147,24 @@ static void add_value(struct buf *b, const struct value *v) {
   else buf_int(b, v->integer);
 }
 
+// Appends a string with its ${} substituted.
+static int expand(struct render *r, struct value text, struct buf *b) {
+  int status = 0;
+  for (const char *p = text.text, *end = p + text.len; p < end && !status;) {
+    const char *open = p;
+    while (open + 1 < end && !(open[0] == '$' && open[1] == '{')) open++;
+    if (open + 1 >= end) open = end;
+    buf_add(b, p, (size_t)(open - p));
+    if (open == end) break;
+    const char *close = template_closing_brace(open + 2, end);
+    struct value v;
+    if (!close) return fail(r->err, STROBE_INVALID, "${ without a closing }");
+    if (!(status = evaluate(r, open + 2, (size_t)(close - open - 2), &v))) add_value(b, &v), status = too_long(r, b);
+    p = close + 1;
+  }
+  return status;
+}
+
 static int join(void *context, const char *name, size_t len, int64_t from, int64_t to, struct value separator, struct value text,
                 struct value *out, struct error *err) {
   struct render *r = context;
@@ -157,19 +175,7 @@ static int join(void *context, const char *name, size_t len, int64_t from, int64
     if (++r->steps > r->max_steps || b.len + r->kept_bytes > r->max_output) status = fail(err, STROBE_INVALID, "join repeats too often");
     if (!status) status = bind(r, name, len, (struct value){.integer = i});
     if (i > from) buf_add(&b, separator.text, separator.len);
-    const char *p = text.text, *end = p + text.len;
-    while (p < end && !status) {
-      const char *open = p;
-      while (open + 1 < end && !(open[0] == '$' && open[1] == '{')) open++;
-      if (open + 1 >= end) open = end;
-      buf_add(&b, p, (size_t)(open - p));
-      if (open == end) break;
-      const char *close = template_closing_brace(open + 2, end);
-      struct value v;
-      if (!close) status = fail(err, STROBE_INVALID, "${ without a closing }");
-      else if (!(status = evaluate(r, open + 2, (size_t)(close - open - 2), &v))) add_value(&b, &v), status = too_long(r, &b);
-      p = close ? close + 1 : end;
-    }
+    if (!status) status = expand(r, text, &b);
     unbind(r, scope);
   }
   r->joins--;
@@ -318,7 +324,12 @@ static int assertion(struct render *r, const struct line *l) {
   if (!expr_take(&e, ",")) return fail(r->err, STROBE_INVALID, "$assert is written: $assert expression, \"why\"");
   if ((status = expr_parse(&e, &why))) return status;
   if (v.is_string || !why.is_string) return fail(r->err, STROBE_INVALID, "$assert takes an integer and a string");
-  return v.integer ? 0 : fail(r->err, STROBE_UNSUPPORTED, "%.*s", (int)(why.len > 300 ? 300 : why.len), why.text);
+  if (expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$assert: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
+  if (v.integer) return 0;
+  struct buf b = {0};
+  if (!(status = expand(r, why, &b))) status = fail(r->err, b.failed ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED, "%.300s", b.len ? b.data : "");
+  buf_free(&b);
+  return status;
 }
 
 static int open_file(struct render *r, const char *name, size_t len, const struct template_file **out) {

@@ -1,7 +1,8 @@
-// Any text given to the template engine renders or is refused with one sentence: within its limits, without touching memory
-// that is not its own, the same way twice, and leaving the output as it was when it fails.
-//   clang -fsanitize=fuzzer,address,undefined -DSTROBE_LIBFUZZER tests/fuzz_template.c gen/{template,template_file,expr,vop_parse,
-//   vop_table,vop_constants,problem_sizes,spec,buf,error,...}.c
+// Any text given to the template engine renders or is refused with one sentence: within its limits, without touching
+// memory that is not its own, the same way twice, and leaving the output as it was when it fails.
+//   clang -fsanitize=fuzzer,address,undefined -DSTROBE_LIBFUZZER tests/fuzz_template.c
+//   gen/{template,template_file,expr}.c
+//     gen/{vop_parse,vop_table,vop_constants,spec,target,scan,buf,error}.c
 // Without libFuzzer: `fuzz_template FILE...` runs files, `fuzz_template [COUNT] [SEED]` mutates the seeds below.
 #include "../gen/template.h"
 #include "../gen/vop.h"
@@ -10,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define REQUIRE(condition) \
-  do \
-    if (!(condition)) fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition), abort(); \
+#define REQUIRE(condition)                                                                                             \
+  do                                                                                                                   \
+    if (!(condition)) fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition), abort();                         \
   while (0)
 
 enum { MAX_OUTPUT = 20000, MAX_STEPS = 300 };
@@ -76,13 +77,14 @@ static void on_release(void *c, int mark) {
 }
 
 static int render(struct input *in, bool drop_comments, struct buf *out, struct error *err) {
-  static const struct tpl_binding bindings[] = {{"n", NULL, 3}, {"I", NULL, 0}, {"name", "f32", 0}, {"t", "${join(I, 0..2, t, t)}", 0}};
+  static const struct tpl_binding bindings[] = {
+      {"n", NULL, 3}, {"I", NULL, 0}, {"name", "f32", 0}, {"t", "${join(I, 0..2, t, t)}", 0}};
   struct vop_scope scope;
   memset(&scope, 0, sizeof scope);
   struct tpl_sink sink = {&scope, on_vreg, on_begin, on_op, on_end, on_constants, on_mark, on_release};
   struct tpl_options o = {bindings, 4, load, in, &sink, drop_comments, MAX_OUTPUT, MAX_STEPS};
   int status = tpl_render("a", &o, out, err);
-  REQUIRE(scope.n_vreg == 0 || status || scope.vregs >= 0); // what the outermost file declares lives to the end
+  REQUIRE(scope.vregs >= 0 && scope.vregs <= 4096 && scope.masks >= 0 && scope.masks <= 4096);
   return status;
 }
 
@@ -125,16 +127,55 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
 #ifndef STROBE_LIBFUZZER
 static const char *const seeds[] = {
     "// c ${n}\n$for I in 0..2, J in I..n step 2\n  a(${I}, ${J}) $$;\n\n$if n == 3\n  x\n$elif I\n  y\n$else\n  z\n",
-    "$vreg s[2][n], q, mask m\n$block qk(k:name, ldk)\n  $for I in 0..2\n    @fma s[I][1], q, bcast k[I*ldk + 17]\n    @first m, ldk - 4*I\n"
-    "    @select q, m, k[(2 + I)*ldk], 1.5\n  @store k[-ldk], q // c\n$constants\n",
-    "$let x = join(I, 0..4, \", \", \"s${I + 1}\")\n${x} ${1 ? \"{\" : \"}\"} ${min(n, 2) << 3} ${ceil_div(7, 2) % 3 || 1 / 0}\n",
-    "$assert n == 3, \"n is ${n}\"\n  $include \"b\" with A = 1, B = A + 1\nend\f$vreg r[n]\n$let C = A\n  ${C}${B}\n$# note\n",
-    "$include \"b\"\n\f$if n\n  $include \"a\"\n", "$block a()\n  $vreg x, y[4]\n  @bcast x, -inf\n  @and x, x, 0x7fffffff\n  @load_first x, p[0], n\n",
+    ("$vreg s[2][n], q, mask m\n$block qk(k:name, ldk)\n  $for I in 0..2\n    @fma s[I][1], q, bcast k[I*ldk + 17]\n   "
+     " @first m, ldk - 4*I\n"
+     "    @select q, m, k[(2 + I)*ldk], 1.5\n  @store k[-ldk], q // c\n$constants\n"),
+    "$let x = join(I, 0..4, \", \", \"s${I + 1}\")\n${x} ${1 ? \"{\" : \"}\"} ${min(n, 2) << 3} ${ceil_div(7, 2) % 3 "
+    "|| 1 / 0}\n",
+    "$assert n == 3, \"n is ${n}\"\n  $include \"b\" with A = 1, B = A + 1\nend\f$vreg r[n]\n$let C = A\n  "
+    "${C}${B}\n$# note\n",
+    "$include \"b\"\n\f$if n\n  $include \"a\"\n",
+    "$block a()\n  $vreg x, y[4]\n  @bcast x, -inf\n  @and x, x, 0x7fffffff\n  @load_first x, p[0], n\n",
     "${join(I, 0..2, t, t)}\n$for I in 0..1 << 40\n  ${t}${t}${t}\n"};
 enum { SEEDS = sizeof seeds / sizeof *seeds };
-static const char *const pieces[] = {"${", "}", "$$", "\"", "$for I in 0..3\n  ", "$if ", "$else\n", "$let n = ", "$include \"b\"", "@", "join(J, 0..2, \"\", ", "(", ")", "[", "]",
-                                     "..", " ? ", " : ", " && ", " << ", "*", "/", "-", "n", "I", "9223372036854775807", "\n", "\n  ", "\n    ", "\f", "$block a(k:f32, n)\n  ",
-                                     "$vreg v[4096]", "mask ", "bcast ", ", ", "\t", "//", "$#"};
+static const char *const pieces[] = {"${",
+                                     "}",
+                                     "$$",
+                                     "\"",
+                                     "$for I in 0..3\n  ",
+                                     "$if ",
+                                     "$else\n",
+                                     "$let n = ",
+                                     "$include \"b\"",
+                                     "@",
+                                     "join(J, 0..2, \"\", ",
+                                     "(",
+                                     ")",
+                                     "[",
+                                     "]",
+                                     "..",
+                                     " ? ",
+                                     " : ",
+                                     " && ",
+                                     " << ",
+                                     "*",
+                                     "/",
+                                     "-",
+                                     "n",
+                                     "I",
+                                     "9223372036854775807",
+                                     "\n",
+                                     "\n  ",
+                                     "\n    ",
+                                     "\f",
+                                     "$block a(k:f32, n)\n  ",
+                                     "$vreg v[4096]",
+                                     "mask ",
+                                     "bcast ",
+                                     ", ",
+                                     "\t",
+                                     "//",
+                                     "$#"};
 
 static uint64_t state;
 static uint32_t next(uint32_t below) {

@@ -1,0 +1,895 @@
+#include <immintrin.h>
+
+#define KERNEL static __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+
+// The first n of 16 lanes.
+static inline __mmask16 first_lanes(strobe_i64 n) {
+  return (__mmask16)(n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1u);
+}
+
+static const unsigned zip_lo[16] = { // a0 b0 a1 b1 ... a7 b7
+  0x00000000u, 0x00000010u, 0x00000001u, 0x00000011u, 0x00000002u, 0x00000012u, 0x00000003u, 0x00000013u,
+  0x00000004u, 0x00000014u, 0x00000005u, 0x00000015u, 0x00000006u, 0x00000016u, 0x00000007u, 0x00000017u};
+static const unsigned zip_hi[16] = { // a8 b8 ... a15 b15
+  0x00000008u, 0x00000018u, 0x00000009u, 0x00000019u, 0x0000000au, 0x0000001au, 0x0000000bu, 0x0000001bu,
+  0x0000000cu, 0x0000001cu, 0x0000000du, 0x0000001du, 0x0000000eu, 0x0000001eu, 0x0000000fu, 0x0000001fu};
+static const unsigned exp2_b0[16] = { // degree 2, constant term
+  0x3f800000u, 0x3f85aac3u, 0x3f8b95c2u, 0x3f91c3d4u, 0x3f9837f0u, 0x3f9ef532u, 0x3fa5fed7u, 0x3fad583fu,
+  0x3fb504f3u, 0x3fbd08a4u, 0x3fc5672au, 0x3fce248cu, 0x3fd744fdu, 0x3fe0ccdfu, 0x3feac0c7u, 0x3ff5257du};
+static const unsigned exp2_b1[16] = { // degree 2, linear term
+  0x3f3174c2u, 0x3f395010u, 0x3f418469u, 0x3f4a15c1u, 0x3f530834u, 0x3f5c600fu, 0x3f6621cfu, 0x3f705226u,
+  0x3f7af5f7u, 0x3f830930u, 0x3f88d65cu, 0x3f8ee54au, 0x3f9538e1u, 0x3f9bd42du, 0x3fa2ba5bu, 0x3fa9eebau};
+static const unsigned exp2_b2[16] = { // degree 2, quadratic term
+  0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
+  0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
+static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
+  return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
+}
+
+static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
+  return (a->batch * a->heads_kv * ((a->kv_len + 0) / 1) * 128 + 63) / 64 * 64;
+}
+
+// n rows of f32 to contiguous rows.
+KERNEL void pack_rows_32(const float *from, strobe_i64 stride, float *to, strobe_i64 n) {
+  for (; n > 0; n--, from += stride, to += 32) {
+    __m512 x;
+    {
+      x = _mm512_loadu_ps(from);
+      _mm512_storeu_ps(to, x);
+      x = _mm512_loadu_ps(from + 16);
+      _mm512_storeu_ps(to + 16, x);
+    }
+  }
+}
+
+// Work items: KV blocks of every KV head.
+static strobe_i64 pack_items(const struct strobe_args *a) {
+  return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
+}
+
+static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+  const strobe_i64 blocks = (a->kv_len + 31) / 32;
+  for (strobe_i64 item = first; item < last; item++) {
+    const strobe_i64 row = item % blocks * 32, head = item / blocks % a->heads_kv, batch = item / blocks / a->heads_kv;
+    const strobe_i64 n = a->kv_len - row < 32 ? a->kv_len - row : 32;
+    pack_rows_32((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
+      a->k.row_stride, (float *)a->workspace + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
+    const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride + row * a->v.row_stride;
+    pack_rows_32(v, a->v.row_stride,
+      (float *)((char *)a->workspace + packed_k_bytes(a)) + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
+  }
+  (void)scratch;
+}
+
+static strobe_i64 workspace_bytes(const struct strobe_args *a) {
+  return packed_k_bytes(a) + packed_v_bytes(a);
+}
+
+// Q^T of one tile: 32 rows of 16 queries, times scale log2(e). Queries past the last repeat it.
+KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float *scale, float *qt) {
+  __m512 r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15;
+  for (int c = 0; c < 16; c += 16, qt += 16) {
+    float *to = qt;
+    for (int x = 0; x < 32; x += 16, to += 256) {
+      const float *from;
+      from = q + (c + 0 < n ? c + 0 : n - 1) * stride + x * 1;
+      {
+        r0 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 1 < n ? c + 1 : n - 1) * stride + x * 1;
+      {
+        r1 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 2 < n ? c + 2 : n - 1) * stride + x * 1;
+      {
+        r2 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 3 < n ? c + 3 : n - 1) * stride + x * 1;
+      {
+        r3 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 4 < n ? c + 4 : n - 1) * stride + x * 1;
+      {
+        r4 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 5 < n ? c + 5 : n - 1) * stride + x * 1;
+      {
+        r5 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 6 < n ? c + 6 : n - 1) * stride + x * 1;
+      {
+        r6 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 7 < n ? c + 7 : n - 1) * stride + x * 1;
+      {
+        r7 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 8 < n ? c + 8 : n - 1) * stride + x * 1;
+      {
+        r8 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 9 < n ? c + 9 : n - 1) * stride + x * 1;
+      {
+        r9 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 10 < n ? c + 10 : n - 1) * stride + x * 1;
+      {
+        r10 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 11 < n ? c + 11 : n - 1) * stride + x * 1;
+      {
+        r11 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 12 < n ? c + 12 : n - 1) * stride + x * 1;
+      {
+        r12 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 13 < n ? c + 13 : n - 1) * stride + x * 1;
+      {
+        r13 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 14 < n ? c + 14 : n - 1) * stride + x * 1;
+      {
+        r14 = _mm512_loadu_ps(from);
+      }
+      from = q + (c + 15 < n ? c + 15 : n - 1) * stride + x * 1;
+      {
+        r15 = _mm512_loadu_ps(from);
+      }
+      {
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r8); r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r8); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
+        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
+        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r7; r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r4); r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r4); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
+        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
+        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r11; r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r2); r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r2); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
+        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
+        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r13; r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r1); r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r1); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
+        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
+        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r14; r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        r0 = _mm512_mul_ps(r0, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to, r0);
+        r1 = _mm512_mul_ps(r1, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 16, r1);
+        r2 = _mm512_mul_ps(r2, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 32, r2);
+        r3 = _mm512_mul_ps(r3, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 48, r3);
+        r4 = _mm512_mul_ps(r4, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 64, r4);
+        r5 = _mm512_mul_ps(r5, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 80, r5);
+        r6 = _mm512_mul_ps(r6, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 96, r6);
+        r7 = _mm512_mul_ps(r7, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 112, r7);
+        r8 = _mm512_mul_ps(r8, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 128, r8);
+        r9 = _mm512_mul_ps(r9, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 144, r9);
+        r10 = _mm512_mul_ps(r10, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 160, r10);
+        r11 = _mm512_mul_ps(r11, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 176, r11);
+        r12 = _mm512_mul_ps(r12, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 192, r12);
+        r13 = _mm512_mul_ps(r13, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 208, r13);
+        r14 = _mm512_mul_ps(r14, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 224, r14);
+        r15 = _mm512_mul_ps(r15, _mm512_set1_ps(scale[0]));
+        _mm512_storeu_ps(to + 240, r15);
+      }
+    }
+  }
+}
+
+// S^T = K Q^T of one KV block: 2 keys x 16 queries at a time, one query per lane, in registers for all of
+// head_dim. block_max gets the largest score of each query.
+KERNEL void qk_block(const float *k, const float *qt, float *score, float *block_max) {
+  __m512 top0;
+  {
+    top0 = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+  }
+  for (int t = 0; t < 32; t += 2) {
+    __m512 s0_0, s1_0;
+    __m512 q0;
+    {
+      s0_0 = _mm512_setzero_ps();
+      s1_0 = _mm512_setzero_ps();
+    }
+    for (int x = 0; x < 32; x += 8) {
+      {
+      // head_dim 0
+        q0 = _mm512_loadu_ps(qt);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[32]), s1_0);
+      // head_dim 1
+        q0 = _mm512_loadu_ps(qt + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[1]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[33]), s1_0);
+      // head_dim 2
+        q0 = _mm512_loadu_ps(qt + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[2]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[34]), s1_0);
+      // head_dim 3
+        q0 = _mm512_loadu_ps(qt + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[3]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[35]), s1_0);
+      // head_dim 4
+        q0 = _mm512_loadu_ps(qt + 64);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[4]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[36]), s1_0);
+      // head_dim 5
+        q0 = _mm512_loadu_ps(qt + 80);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[5]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[37]), s1_0);
+      // head_dim 6
+        q0 = _mm512_loadu_ps(qt + 96);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[6]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[38]), s1_0);
+      // head_dim 7
+        q0 = _mm512_loadu_ps(qt + 112);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[7]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[39]), s1_0);
+      }
+      k += 8;
+      qt += 128;
+    }
+    {
+      _mm512_storeu_ps(score, s0_0);
+      top0 = _mm512_max_ps(top0, s0_0);
+      _mm512_storeu_ps(score + 16, s1_0);
+      top0 = _mm512_max_ps(top0, s1_0);
+    }
+    k -= 32;
+    qt -= 512;
+    k += 2 * 32;
+    score += 32;
+  }
+  {
+    _mm512_storeu_ps(block_max, top0);
+  }
+}
+
+// Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l. A row that has seen no key keeps
+// m = -inf and gets alpha = 0, since the second operand of max wins against NaN.
+KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
+  __m512 x;
+  __m512 y;
+  __m512 u;
+  __m512 w;
+  {
+    x = _mm512_loadu_ps(m);
+    y = _mm512_max_ps(x, _mm512_loadu_ps(block_max));
+    _mm512_storeu_ps(m, y);
+    x = _mm512_sub_ps(x, y);
+    x = _mm512_max_ps(x, _mm512_set1_ps(-512.0f));
+    y = _mm512_roundscale_ps(x, 8);
+    u = _mm512_reduce_ps(x, 8);
+    w = _mm512_set1_ps(0.000154994952f);
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00133974291f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00961795542f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.0555033647f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.240226507f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.693147182f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(1.0f));
+    x = _mm512_scalef_ps(w, y);
+    _mm512_storeu_ps(alpha, x);
+    x = _mm512_mul_ps(x, _mm512_loadu_ps(l));
+    _mm512_storeu_ps(l, x);
+  }
+}
+
+// P = 2^(S - m) of a whole block, in place; l += its row sums.
+KERNEL void exp_block(float *score, const float *m, float *l) {
+  __m512 sum0;
+  {
+    sum0 = _mm512_setzero_ps();
+  }
+  for (int t = 0; t < 32; t += 2) {
+    __m512 x;
+    __m512 y;
+    __m512 u;
+    __m512 w;
+    {
+      x = _mm512_loadu_ps(score);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum0 = _mm512_add_ps(sum0, x);
+      _mm512_storeu_ps(score, x);
+      x = _mm512_loadu_ps(score + 16);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum0 = _mm512_add_ps(sum0, x);
+      _mm512_storeu_ps(score + 16, x);
+    }
+    score += 32;
+  }
+  {
+    sum0 = _mm512_add_ps(sum0, _mm512_loadu_ps(l));
+    _mm512_storeu_ps(l, sum0);
+  }
+}
+
+// O = 0, m = -inf, l = 0.
+KERNEL void start(float *ot, float *m, float *l) {
+  __m512 x;
+  __m512 y;
+  {
+    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+    y = _mm512_setzero_ps();
+    _mm512_storeu_ps(m, x);
+    _mm512_storeu_ps(l, y);
+  }
+  for (int d = 0; d < 32; d++, ot += 16) {
+    {
+      _mm512_storeu_ps(ot, y);
+    }
+  }
+}
+
+// O^T = alpha O^T + V^T P^T: 2 columns of V x 16 queries at a time. 
+KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *ot) {
+  for (int d = 0; d < 32; d += 2) {
+    __m512 s0_0, s1_0;
+    __m512 q0;
+    {
+      q0 = _mm512_loadu_ps(alpha);
+      s0_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot));
+      s1_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot + 16));
+    }
+    for (int t = 0; t < 32; t += 8) {
+      {
+        q0 = _mm512_loadu_ps(p);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[1]), s1_0);
+        q0 = _mm512_loadu_ps(p + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[32]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[33]), s1_0);
+        q0 = _mm512_loadu_ps(p + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[64]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[65]), s1_0);
+        q0 = _mm512_loadu_ps(p + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[96]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[97]), s1_0);
+        q0 = _mm512_loadu_ps(p + 64);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[128]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[129]), s1_0);
+        q0 = _mm512_loadu_ps(p + 80);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[160]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[161]), s1_0);
+        q0 = _mm512_loadu_ps(p + 96);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[192]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[193]), s1_0);
+        q0 = _mm512_loadu_ps(p + 112);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[224]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[225]), s1_0);
+      }
+      p += 128;
+      v += 8 * 32;
+    }
+    {
+      _mm512_storeu_ps(ot, s0_0);
+      _mm512_storeu_ps(ot + 16, s1_0);
+    }
+    p -= 512;
+    v -= 32 * 32;
+    v += 2;
+    ot += 32;
+  }
+}
+
+// Which KV blocks a tile of queries visits: blocks before `full` are seen whole by every query, those up to `end` in part.
+struct block_range {
+  strobe_i64 full, end;
+};
+
+static struct block_range visit(const struct strobe_args *a, strobe_i64 q0, strobe_i64 n) {
+  strobe_i64 by_first = a->kv_len, by_last = a->kv_len;
+  (void)q0;
+  (void)n;
+  by_first = by_first < 0 ? 0 : by_first > a->kv_len ? a->kv_len : by_first;
+  by_last = by_last < 0 ? 0 : by_last > a->kv_len ? a->kv_len : by_last;
+  struct block_range r;
+  r.full = by_first / 32;
+  r.end = (by_last + 31) / 32;
+  return r;
+}
+
+// Keys of block j.
+static int block_keys(const struct strobe_args *a, strobe_i64 j) {
+  strobe_i64 n = a->kv_len - j * 32;
+  return (int)(n < 32 ? n : 32);
+}
+
+// Query i of the tile sees key t of block j when t + offset <= i.
+static int diagonal_offset(const struct strobe_args *a, strobe_i64 q0, strobe_i64 j) {
+  (void)a;
+  (void)q0;
+  (void)j;
+  return -65536;
+}
+
+// How many of nk keys the last query of column j sees.
+static int visible(int nk, int off, int j) {
+  int n = (j + 1) * 16 - off;
+  return n < 0 ? 0 : n > nk ? nk : n;
+}
+
+// S^T of n rows for the last 1 of the 1 vectors of queries.
+KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
+  for (; n >= 2; n -= 2) {
+    __m512 s0_0, s1_0;
+    __m512 q0;
+    {
+      s0_0 = _mm512_setzero_ps();
+      s1_0 = _mm512_setzero_ps();
+    }
+    for (int x = 0; x < 32; x += 8) {
+      {
+        q0 = _mm512_loadu_ps(qt);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[32]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[1]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[33]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[2]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[34]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[3]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[35]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 64);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[4]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[36]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 80);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[5]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[37]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 96);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[6]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[38]), s1_0);
+        q0 = _mm512_loadu_ps(qt + 112);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[7]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[39]), s1_0);
+      }
+      k += 8;
+      qt += 128;
+    }
+    {
+      _mm512_storeu_ps(score, s0_0);
+      _mm512_storeu_ps(score + 16, s1_0);
+    }
+    k += 2 * 32 - 32;
+    qt -= 512;
+    score += 32;
+  }
+  for (; n >= 1; n -= 1) {
+    __m512 s0_0;
+    __m512 q0;
+    {
+      s0_0 = _mm512_setzero_ps();
+    }
+    for (int x = 0; x < 32; x += 8) {
+      {
+        q0 = _mm512_loadu_ps(qt);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[1]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[2]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[3]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 64);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[4]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 80);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[5]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 96);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[6]), s0_0);
+        q0 = _mm512_loadu_ps(qt + 112);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[7]), s0_0);
+      }
+      k += 8;
+      qt += 128;
+    }
+    {
+      _mm512_storeu_ps(score, s0_0);
+    }
+    k += 1 * 32 - 32;
+    qt -= 512;
+    score += 16;
+  }
+}
+
+// Largest visible score of one column over its first n keys.
+KERNEL void max_edge(const float *score, float *block_max, int n, int off) {
+  __m512 top;
+  {
+    top = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+  }
+  for (; n > 0; n--, off++) {
+    {
+      top = _mm512_max_ps(top, _mm512_loadu_ps(score));
+    }
+    score += 16;
+  }
+  {
+    _mm512_storeu_ps(block_max, top);
+  }
+  (void)off;
+}
+
+// P = 2^(S - m) of one column over its first n keys, 0 where the mask hides a key; l += its sums.
+KERNEL void exp_edge(float *score, const float *m, float *l, int n, int off) {
+  __m512 x;
+  __m512 y;
+  __m512 u;
+  __m512 w;
+  __m512 sum;
+  {
+    sum = _mm512_setzero_ps();
+  }
+  for (; n > 0; n -= 1) {
+    {
+      x = _mm512_loadu_ps(score);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum = _mm512_add_ps(sum, x);
+      _mm512_storeu_ps(score, x);
+    }
+    score += 16;
+    off += 1;
+  }
+  {
+    sum = _mm512_add_ps(sum, _mm512_loadu_ps(l));
+    _mm512_storeu_ps(l, sum);
+  }
+  (void)off;
+}
+
+// O^T = alpha O^T + V^T P^T over the visible keys: V of a hidden key is multiplied by nothing, so its NaN stays where it is seen.
+KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *ot, int nk, int off) {
+  for (int d = 0; d < 32; d += 2) {
+    const float *row = p;
+    const float *value = v;
+    int t = 0, n = off;
+    __m512 s0_0, s1_0;
+    __m512 q0;
+    {
+      q0 = _mm512_loadu_ps(alpha);
+      s0_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot));
+      s1_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot + 16));
+    }
+    for (int end = visible(nk, off, 0); t < end; t += 1) {
+      {
+        q0 = _mm512_loadu_ps(row);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[1]), s1_0);
+      }
+      row += 16;
+      value += 32;
+      n += 1;
+    }
+    {
+      _mm512_storeu_ps(ot, s0_0);
+      _mm512_storeu_ps(ot + 16, s1_0);
+    }
+    v += 2;
+    ot += 32;
+    (void)n;
+  }
+  (void)off;
+}
+
+// All phases for one such block.
+KERNEL void edge_block(const float *k, const float *v, const float *qt, float *score, float *m, float *l, float *alpha,
+                       float *block_max, float *ot, int nk, int off) {
+  qk_edge_1(k, qt, score, nk);
+  for (int j = 0; j < 1; j++) {
+    int n = visible(nk, off, j), c = j * 16;
+    max_edge(score + c, block_max + c, n, off - c);
+    rescale(block_max + c, m + c, l + c, alpha + c);
+    exp_edge(score + c, m + c, l + c, n, off - c);
+  }
+  pv_edge(score, v, alpha, ot, nk, off);
+}
+
+// O = O^T / l transposed back, and lse = ln 2 (m + log2 l), for the n queries that exist. l = 0: the row saw no key, so O = 0, lse = -inf.
+KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, strobe_i64 stride, strobe_i64 n, float *lse) {
+  for (int c = 0; c < 16 && c < n; c += 16) {
+    __m512 r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15;
+    __m512 inv;
+    {
+      __m512 x;
+      __m512 zero;
+      __mmask16 some;
+      zero = _mm512_setzero_ps();
+      x = _mm512_loadu_ps(l);
+      inv = _mm512_set1_ps(1.0f);
+      inv = _mm512_div_ps(inv, x);
+      some = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      inv = _mm512_mask_blend_ps(some, zero, inv);
+    }
+    for (int d = 0; d < 32; d += 16) {
+      float *to = o + d;
+      {
+        r0 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot));
+        r1 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 16));
+        r2 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 32));
+        r3 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 48));
+        r4 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 64));
+        r5 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 80));
+        r6 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 96));
+        r7 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 112));
+        r8 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 128));
+        r9 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 144));
+        r10 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 160));
+        r11 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 176));
+        r12 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 192));
+        r13 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 208));
+        r14 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 224));
+        r15 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 240));
+      }
+      {
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r8); r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r8); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
+        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
+        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r7; r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r4); r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r4); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
+        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
+        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r11; r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r2); r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r2); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
+        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
+        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
+        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r13; r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r1); r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r1); }
+        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
+        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
+        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
+        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
+        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
+        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
+        { __m512 zip_ = r14; r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+      }
+      if (c + 0 < n) {
+        {
+          _mm512_storeu_ps(to, r0);
+        }
+      }
+      to += stride;
+      if (c + 1 < n) {
+        {
+          _mm512_storeu_ps(to, r1);
+        }
+      }
+      to += stride;
+      if (c + 2 < n) {
+        {
+          _mm512_storeu_ps(to, r2);
+        }
+      }
+      to += stride;
+      if (c + 3 < n) {
+        {
+          _mm512_storeu_ps(to, r3);
+        }
+      }
+      to += stride;
+      if (c + 4 < n) {
+        {
+          _mm512_storeu_ps(to, r4);
+        }
+      }
+      to += stride;
+      if (c + 5 < n) {
+        {
+          _mm512_storeu_ps(to, r5);
+        }
+      }
+      to += stride;
+      if (c + 6 < n) {
+        {
+          _mm512_storeu_ps(to, r6);
+        }
+      }
+      to += stride;
+      if (c + 7 < n) {
+        {
+          _mm512_storeu_ps(to, r7);
+        }
+      }
+      to += stride;
+      if (c + 8 < n) {
+        {
+          _mm512_storeu_ps(to, r8);
+        }
+      }
+      to += stride;
+      if (c + 9 < n) {
+        {
+          _mm512_storeu_ps(to, r9);
+        }
+      }
+      to += stride;
+      if (c + 10 < n) {
+        {
+          _mm512_storeu_ps(to, r10);
+        }
+      }
+      to += stride;
+      if (c + 11 < n) {
+        {
+          _mm512_storeu_ps(to, r11);
+        }
+      }
+      to += stride;
+      if (c + 12 < n) {
+        {
+          _mm512_storeu_ps(to, r12);
+        }
+      }
+      to += stride;
+      if (c + 13 < n) {
+        {
+          _mm512_storeu_ps(to, r13);
+        }
+      }
+      to += stride;
+      if (c + 14 < n) {
+        {
+          _mm512_storeu_ps(to, r14);
+        }
+      }
+      to += stride;
+      if (c + 15 < n) {
+        {
+          _mm512_storeu_ps(to, r15);
+        }
+      }
+      to += stride;
+      ot += 256;
+    }
+    if (lse) {
+      strobe_i64 rows = n - c;
+      __m512 x;
+      __m512 y;
+      {
+        r0 = _mm512_loadu_ps(l);
+        x = _mm512_getmant_ps(r0, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src);
+        x = _mm512_add_ps(x, _mm512_set1_ps(-1.0f));
+        y = _mm512_set1_ps(0.00567043852f);
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(-0.034416087f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(0.0982253253f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(-0.183090672f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(0.267905742f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(-0.355951607f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(0.480268389f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(-0.721305609f));
+        y = _mm512_fmadd_ps(y, x, _mm512_set1_ps(1.44269407f));
+        r0 = _mm512_getexp_ps(r0);
+        r0 = _mm512_fmadd_ps(x, y, r0);
+        r0 = _mm512_add_ps(r0, _mm512_loadu_ps(m));
+        r0 = _mm512_mul_ps(r0, _mm512_set1_ps(0.693147182f));
+        _mm512_mask_storeu_ps(lse, first_lanes(rows), r0);
+      }
+      lse += 16;
+    }
+    m += 16;
+    l += 16;
+    ot += 16 - 512;
+    o += 16 * stride;
+  }
+}
+
+// Work items: tiles of 16 queries of every head.
+static strobe_i64 items(const struct strobe_args *a) {
+  return a->batch * a->heads * ((a->q_len + 15) / 16);
+}
+
+// Algorithm 1 of FlashAttention-3 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
+static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+  float *const qt = scratch, *const s0 = qt + 512, *const ot = s0 + 512;
+  float *const m = ot + 512, *const l = m + 16, *const alpha = l + 16;
+  float *const block_max = alpha + 16, *const scale = block_max + 16;
+  const strobe_i64 tiles = (a->q_len + 15) / 16, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
+  scale[0] = a->scale * 1.44269504088896341f; // softmax in powers of two
+  for (strobe_i64 item = first; item < last; item++) {
+    const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
+    const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
+    const float *k = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
+    const float *v = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
+      (batch * a->heads_kv + head_kv) * ((a->kv_len + 0) / 1) * 32;
+    const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
+    struct block_range blocks = visit(a, q0, n);
+
+    pack_q(q, a->q.row_stride, n, scale, qt);
+    start(ot, m, l);
+    float *s = s0;
+    for (strobe_i64 j = 0; j < blocks.full; j++) {
+      qk_block(k, qt, s, block_max);
+      for (int c = 0; c < 16; c += 16) rescale(block_max + c, m + c, l + c, alpha + c);
+      exp_block(s, m, l);
+      pv_block(s, v, alpha, ot);
+      k += 32 * 32;
+      v += 32 * 32;
+    }
+    for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(a, j), diagonal_offset(a, q0, j));
+      k += 32 * 32;
+      v += 32 * 32;
+    }
+    epilogue(ot, m, l, (float *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + q0 * a->o.row_stride,
+      a->o.row_stride, n, a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + q0 : 0);
+  }
+}
+
+const struct strobe_kernel attn_fwd_d32_f32_m16n32s1_avx512_044cda6a = {
+  STROBE_ABI,
+  2,
+  6464,
+  workspace_bytes,
+  {
+    {"pack", pack_items, pack},
+    {"forward", items, forward},
+  },
+};
