@@ -128,6 +128,17 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-notcc
 # ---- end: tests and packages ---------------------------------------------------------------------------------------------
 
+# ---- begin: demo ---------------------------------------------------------------------------------------------------------
+DEMO_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard examples/*.c)))
+$(BUILD)/demo: $(DEMO_OBJ) $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
+	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+# The programs in a make of their own, so that also with -j the packages are there first.
+demo: deps
+	@$(MAKE) --no-print-directory $(BUILD)/strobe $(BUILD)/demo
+	@CC="$(CC)" $(BUILD)/demo $(BUILD)/strobe $(BUILD)/emitted examples/data
+-include $(DEMO_OBJ:.o=.d)
+# ---- end: demo -----------------------------------------------------------------------------------------------------------
+
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
 .DELETE_ON_ERROR:
 .PHONY: all check clean demo deps help tests
