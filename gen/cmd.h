@@ -35,6 +35,14 @@ int cmd_api_error(enum strobe_status status, struct error *err); // strobe_error
 int cmd_print(struct buf *out, struct error *err);
 bool cmd_colour(void); // standard output is a terminal, and NO_COLOR is not set
 
+// `bench --jit`: medians of `runs` plans, each compiled afresh.
+struct bench_jit_options {
+  const char *target, *set, *backend;
+  int64_t runs;
+  bool json;
+};
+int bench_jit(char *const *problems, int n, const struct bench_jit_options *o, struct error *err);
+
 double cmd_median(double *values, int n); // sorts values; n >= 1
 
 // One sentence on why the heuristic gives a field its value.

@@ -11,7 +11,7 @@ struct bench_options {
   const char *target, *set;
   int backend, layout;
   int64_t runs, threads;
-  bool json, csv;
+  bool json, csv, jit;
 };
 
 #define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
@@ -25,6 +25,7 @@ static const struct option_row rows[] = {
         .most = 10000),
     ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)",
         .least = 1, .most = 1024),
+    ROW(OPT_FLAG, jit, .name = "jit", .about = "time the way from spec to function instead, --runs times"),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
 };
@@ -252,6 +253,11 @@ static int run(const struct command *c, struct error *err) {
   struct bench b = {.opt = c->options};
   if (b.opt->json && b.opt->csv)
     return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
+  if (b.opt->jit && b.opt->csv) return (void)fail(err, STROBE_INVALID, "--jit prints a table or --json, no --csv"), 2;
+  if (b.opt->jit) {
+    const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs, b.opt->json};
+    return bench_jit(c->operands, c->n_operands, &jit, err) ? 2 : 0;
+  }
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
   if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))

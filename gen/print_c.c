@@ -36,6 +36,8 @@ static void print_float(uint32_t bits, struct buf *out) {
   memcpy(&f, &bits, 4);
   size_t at = out->len;
   buf_printf(out, "%.9g", (double)f);
+  char *comma = out->failed ? NULL : strchr(out->data + at, ',');
+  if (comma) *comma = '.'; // a host's locale
   if (!out->failed && !strpbrk(out->data + at, ".e")) buf_str(out, ".0");
   buf_char(out, 'f');
 }

@@ -144,19 +144,41 @@ static int sum(struct cursor *c, struct linear *out) {
 
 // ---- operands ----------------------------------------------------------------------------------------------------------
 
+// A decimal f32 without libc, whose strtof follows the host's locale. At most 15 digits and 22 decimals: exact in double.
+static float decimal(const char *p, const char **end) {
+  bool negative = *p == '-';
+  int64_t digits = 0;
+  double scale = 1;
+  p += negative;
+  *end = p;
+  if (p[0] == 'i' && p[1] == 'n' && p[2] == 'f') return *end = p + 3, negative ? -__builtin_inff() : __builtin_inff();
+  for (int n = 0; (is_digit(*p) || (*p == '.' && scale == 1)) && n < 16; p++, n++) {
+    if (*p == '.') {
+      for (p++; is_digit(*p) && n < 16; p++, n++, scale *= 10) digits = digits * 10 + (*p - '0');
+      *end = p;
+      break;
+    }
+    digits = digits * 10 + (*p - '0');
+    *end = p + 1;
+  }
+  double value = (double)digits / scale;
+  return (float)(negative ? -value : value);
+}
+
 static int literal(struct cursor *c, struct operand *o) {
-  char text[40], *end;
+  char text[40];
+  const char *end;
   int n = 0;
   skip(c);
   while (c->p < c->end && *c->p != ',' && *c->p != ' ' && n < 39) text[n++] = *c->p++;
   text[n] = 0;
   o->kind = OPD_LITERAL;
   if (text[0] == '0' && text[1] == 'x') {
-    unsigned long long bits = strtoull(text, &end, 16);
+    unsigned long long bits = strtoull(text, (char **)&end, 16);
     if (bits > UINT32_MAX) return fail(c->err, STROBE_INVALID, "%s has more than 32 bits", text);
     o->bits = (uint32_t)bits;
   } else {
-    float f = strtof(text, &end);
+    float f = decimal(text, &end);
     memcpy(&o->bits, &f, 4);
   }
   return *end || !n ? fail(c->err, STROBE_INVALID, "%s is not a number", text) : 0;

@@ -80,7 +80,7 @@ static void mistakes(void **state) {
   refuses("bcast q, 1.5x", "1.5x is not a number");
   refuses("bcast q, 0x", "0x is not a number");
   refuses("bcast q, 0x1ffffffff", "0x1ffffffff has more than 32 bits");
-  refuses("bcast q, 1111111111111111111111111111111111111111111111", "@bcast takes 2 operands: unexpected '1111111'");
+  refuses("bcast q, 1111111111111111111111111111111111111111111111", "111111111111111111111111111111111111111 is not a number");
 }
 
 static void operands(void **state) {

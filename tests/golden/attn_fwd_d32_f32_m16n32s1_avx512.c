@@ -221,7 +221,7 @@ KERNEL void qk_block(const float *k, const float *qt, float *score, float *block
       s0_0 = _mm512_setzero_ps();
       s1_0 = _mm512_setzero_ps();
     }
-    for (int x = 0; x < 32; x += 8) {
+    for (int chunk = 0; chunk < 32; chunk += 8) {
       {
       // head_dim 0
         q0 = _mm512_loadu_ps(qt);
@@ -465,7 +465,7 @@ KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
       s0_0 = _mm512_setzero_ps();
       s1_0 = _mm512_setzero_ps();
     }
-    for (int x = 0; x < 32; x += 8) {
+    for (int chunk = 0; chunk < 32; chunk += 8) {
       {
         q0 = _mm512_loadu_ps(qt);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
@@ -509,7 +509,7 @@ KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
     {
       s0_0 = _mm512_setzero_ps();
     }
-    for (int x = 0; x < 32; x += 8) {
+    for (int chunk = 0; chunk < 32; chunk += 8) {
       {
         q0 = _mm512_loadu_ps(qt);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
