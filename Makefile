@@ -23,6 +23,7 @@ CLI := gen/main.c $(sort $(wildcard gen/cmd_*.c))
 TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/*)) runtime/kernel_abi.h runtime/launch.h runtime/launch_params.h
 OBJ := $(patsubst %.c,$(BUILD)/%.o,$(GEN) $(RUNTIME)) $(BUILD)/embedded.o
 CLI_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(CLI))
+FUZZ := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/test_*.c)))
 
 all: $(BUILD)/strobe
@@ -34,11 +35,11 @@ $(BUILD)/%.o: %.c Makefile
 # Template text as C arrays, in the binary.
 $(BUILD)/embed: gen/embed.c
 	@mkdir -p $(@D)
-	$(CC) -std=c11 -O1 $(WARN) $< -o $@
+	@echo "  CC $<"; $(CC) -std=c11 -O1 $(WARN) $< -o $@
 $(BUILD)/embedded.c: $(BUILD)/embed $(TEMPLATES)
-	$(BUILD)/embed $(TEMPLATES) > $@.tmp && mv $@.tmp $@
+	@echo "  EMBED templates"; $(BUILD)/embed $(TEMPLATES) > $@.tmp && mv $@.tmp $@
 $(BUILD)/embedded.o: $(BUILD)/embedded.c
-	$(CC) $(CFLAGS_ALL) -Igen -c $< -o $@
+	@$(CC) $(CFLAGS_ALL) -Igen -c $< -o $@
 
 # libtcc for use inside a library. Debian ships only a static, non-PIC libtcc.a that calls exit() when memory runs out. One
 # relocatable object, with its entry points and what it takes from libc renamed, hides it from hosts that have a libtcc of
@@ -48,47 +49,48 @@ TCC_LIBC := malloc calloc realloc free exit open unlink fdopen fclose fflush get
 $(BUILD)/tcc.o: Makefile
 	@mkdir -p $(@D)
 	@test -e "$$($(CC) -print-file-name=libtcc.a)" || { echo "libtcc.a not found: install libtcc-dev, or make TCC=0"; exit 1; }
-	ld -r --whole-archive "$$($(CC) -print-file-name=libtcc.a)" -o $@.all
-	objcopy $(TCC_API:%=--keep-global-symbol=%) $@.all $@.api
-	objcopy $(foreach s,$(TCC_API) $(TCC_LIBC),--redefine-sym $(s)=strobe_$(if $(filter tcc_%,$(s)),,tcc_)$(s)) \
+	@echo "  LD $@"; ld -r --whole-archive "$$($(CC) -print-file-name=libtcc.a)" -o $@.all
+	@objcopy $(TCC_API:%=--keep-global-symbol=%) $@.all $@.api
+	@objcopy $(foreach s,$(TCC_API) $(TCC_LIBC),--redefine-sym $(s)=strobe_$(if $(filter tcc_%,$(s)),,tcc_)$(s)) \
 	  --redefine-sym __assert_fail=strobe_tcc_assert_fail --redefine-sym __fprintf_chk=strobe_tcc_fprintf \
 	  --rename-section .data=strobe_tcc_data --rename-section .bss=strobe_tcc_bss $@.api $@.tmp
 	@rm -f $@.all $@.api
-	mv $@.tmp $@
+	@mv $@.tmp $@
 
 $(BUILD)/strobe: $(OBJ) $(CLI_OBJ) $(TCC_OBJ)
-	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
 
 $(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ -lcmocka $(LIBS)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ -lcmocka $(LIBS)
 
 # ---- begin: compiled-in kernels and the library --------------------------------------------------------------------------
 # Kernels of gen/builtin_set.txt for c99, rendered by a program of the first stage and compiled into every binary.
 $(BUILD)/builtin_gen: $(patsubst %.c,$(BUILD)/%.o,gen/builtin_gen.c $(GEN)) $(BUILD)/embedded.o
-	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
 BUILTIN_CFLAGS := $(filter-out -g,$(CFLAGS_ALL)) -I.
 $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h runtime/kernel_abi.h
 	@test $(BUILD)/builtin/table.c -nt gen/builtin_set.txt || rm -rf $(BUILD)/builtin
 	@mkdir -p $(BUILD)/builtin && rm -f $(BUILD)/builtin/table.o
-	$(BUILD)/builtin_gen gen/builtin_set.txt $(BUILD)/builtin
+	@$(BUILD)/builtin_gen gen/builtin_set.txt $(BUILD)/builtin
 	@echo "  CC $(BUILD)/builtin/*.c"
 	@for c in $(BUILD)/builtin/*.c; do o=$${c%.c}.o; test $$o -nt $$c && test $$o -nt Makefile || echo $$c; done | \
 	  xargs -r -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
-	ld -r $(BUILD)/builtin/*.o -o $@
-$(BUILD)/strobe $(TESTS): $(BUILD)/builtin.o
+	@ld -r $(BUILD)/builtin/*.o -o $@
+$(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
+$(BUILD)/tests/test_cli: $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
 $(BUILD)/libstrobe.so: $(LIB_OBJ) runtime/strobe.map
-	$(CC) $(CFLAGS_ALL) -shared -Wl,-soname,libstrobe.so.0 -Wl,--version-script=runtime/strobe.map -Wl,-z,defs \
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -shared -Wl,-soname,libstrobe.so.0 -Wl,--version-script=runtime/strobe.map -Wl,-z,defs \
 	  -Wl,-z,noexecstack $(filter %.o,$^) -o $(BUILD)/libstrobe.so.0 $(LIBS)
-	ln -sf libstrobe.so.0 $@
+	@ln -sf libstrobe.so.0 $@
 $(BUILD)/libstrobe.a: $(LIB_OBJ) runtime/strobe.map
-	ld -r $(filter %.o,$^) -o $(BUILD)/libstrobe.all.o
-	objcopy $$(sed -n 's/^ *\(strobe_[a-z_]*\);$$/--keep-global-symbol=\1/p' runtime/strobe.map) $(BUILD)/libstrobe.all.o \
+	@echo "  AR $@"; ld -r $(filter %.o,$^) -o $(BUILD)/libstrobe.all.o
+	@objcopy $$(sed -n 's/^ *\(strobe_[a-z_]*\);$$/--keep-global-symbol=\1/p' runtime/strobe.map) $(BUILD)/libstrobe.all.o \
 	  $(BUILD)/libstrobe.o
-	rm -f $@ $(BUILD)/libstrobe.all.o && ar rcs $@ $(BUILD)/libstrobe.o
+	@rm -f $@ $(BUILD)/libstrobe.all.o && ar rcs $@ $(BUILD)/libstrobe.o
 all: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 $(BUILD)/tests/test_library: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 -include $(BUILD)/gen/builtin_gen.d
@@ -96,7 +98,7 @@ $(BUILD)/tests/test_library: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 
 # ---- begin: tests and packages -------------------------------------------------------------------------------------------
 # Debian packages, and a file of each that tells whether it is there.
-PACKAGES := gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h libcmocka-dev:/usr/include/cmocka.h binutils:/usr/bin/ld
+PACKAGES := gcc:/usr/bin/cc libc6-dev:/usr/include/stdio.h libcmocka-dev:/usr/include/cmocka.h binutils:/usr/bin/ld g++:/usr/bin/g++
 ifeq ($(TCC),1)
 PACKAGES += libtcc-dev:/usr/include/libtcc.h libzydis-dev:/usr/include/Zydis/Zydis.h
 endif
@@ -114,13 +116,22 @@ check: deps
 	@$(MAKE) --no-print-directory tests
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" BUILTIN_OPT= $(SANITIZED)
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(BUILD)-notcc/tests/test_runtime
+	@$(MAKE) --no-print-directory fuzz N=3000
 	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(BUILD)-notcc/tests/test_runtime
 tests: all $(TESTS)
+
+# N mutations of built-in seeds for every parser, under ASan and UBSan.
+N ?= 100000
+fuzz: deps
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" fuzz-run N=$(N)
+fuzz-run: $(FUZZ)
+	@for f in $(FUZZ); do $$f $(N) || exit 1; done
 
 help:
 	@echo "make               build/strobe, build/libstrobe.so, build/libstrobe.a"
 	@echo "make demo          install what is missing, build, and run on tensors of two trained models"
 	@echo "make check         install what is missing, build, and pass all tests"
+	@echo "make fuzz N=100000 mutate the inputs of every parser, under ASan and UBSan"
 	@echo "make clean         remove the build directories"
 	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
 	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"
@@ -141,4 +152,4 @@ demo: deps
 
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
 .DELETE_ON_ERROR:
-.PHONY: all check clean demo deps help tests
+.PHONY: all check clean demo deps fuzz fuzz-run help tests
