@@ -258,6 +258,9 @@ static int run(const struct command *c, struct error *err) {
     const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs, b.opt->json};
     return bench_jit(c->operands, c->n_operands, &jit, err) ? 2 : 0;
   }
+  const struct target *gpu = b.opt->target ? target_find(b.opt->target) : NULL;
+  if (gpu && gpu->family == FAMILY_CUDA)
+    return bench_gpu(c->operands, c->n_operands, gpu, b.opt->set, (int)b.opt->runs, b.opt->json, err) ? 2 : 0;
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
   if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))

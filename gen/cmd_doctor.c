@@ -2,6 +2,7 @@
 #include "x86.h"
 
 #include "../runtime/cpu.h"
+#include "../runtime/gpu.h"
 #include "../runtime/parallel.h"
 #include "../runtime/verify.h"
 
@@ -66,6 +67,19 @@ static void check_machine(struct doctor *d) {
               target_table[i].about);
   finding(d, FACT, "threads", "%d by OpenMP", parallel_default_workers());
   finding(d, FACT, "version", "strobe %s, templates %016" PRIx64, strobe_version(), templates_hash());
+}
+
+static void check_gpu(struct doctor *d) {
+  int major = 0, minor = 0;
+  for (int i = 0; i < target_count; i++) {
+    struct error err = {0};
+    if (target_table[i].family != FAMILY_CUDA) continue;
+    const bool bad = gpu_has_target(&target_table[i], &err);
+    finding(d, bad ? MISSING : FINE, "GPU", "%s: %s", target_table[i].name, bad ? err.text : target_table[i].about);
+  }
+  struct error err = {0};
+  if (nvrtc_version(&major, &minor, &err)) finding(d, MISSING, "NVRTC", "%s", err.text);
+  else finding(d, FINE, "NVRTC", "%d.%d compiles CUDA kernels in this process", major, minor);
 }
 
 static void check_build(struct doctor *d) {
@@ -189,6 +203,7 @@ static int run(const struct command *c, struct error *err) {
   json_object(&d.json, NULL);
   json_array(&d.json, "checks");
   check_machine(&d);
+  check_gpu(&d);
   check_build(&d);
   check_jit(&d);
   for (size_t i = 0; i < sizeof compilers / sizeof *compilers; i++) check_compiler(&d, compilers[i]);

@@ -34,21 +34,24 @@ static struct value integer(int64_t i) { return (struct value){.integer = i}; }
 
 static int want_integer(struct expr *e, const struct value *v, const char *where) {
   if (!v->is_string || e->dead) return 0;
-  return fail(e->err, STROBE_INVALID, "%s needs an integer, not the string \"%.*s\"", where, (int)(v->len > 60 ? 60 : v->len), v->text);
+  return fail(e->err, STROBE_INVALID, "%s needs an integer, not the string \"%.*s\"", where,
+              (int)(v->len > 60 ? 60 : v->len), v->text);
 }
 
 static int overflow(struct expr *e, const char *op) { return fail(e->err, STROBE_INVALID, "%s overflows 64 bits", op); }
 
-// ---- operators ---------------------------------------------------------------------------------------------------------
+// ---- operators -----------------------------------------------------------------------------------------------------
 
 enum operation { MUL, DIV, MOD, ADD, SUB, SHL, SHR, LT, LE, GT, GE, EQ, NE, AND, XOR, OR };
 static const struct binary {
   const char *text;
   int precedence;
   enum operation op;
-} binaries[] = { // longer texts first
-    {"<<", 7, SHL}, {">>", 7, SHR}, {"<=", 6, LE}, {">=", 6, GE}, {"==", 5, EQ}, {"!=", 5, NE}, {"*", 9, MUL}, {"/", 9, DIV},
-    {"%", 9, MOD},  {"+", 8, ADD},  {"-", 8, SUB}, {"<", 6, LT},  {">", 6, GT},  {"&", 4, AND}, {"^", 3, XOR}, {"|", 2, OR},
+} binaries[] = {
+    // longer texts first
+    {"<<", 7, SHL}, {">>", 7, SHR}, {"<=", 6, LE}, {">=", 6, GE}, {"==", 5, EQ}, {"!=", 5, NE},
+    {"*", 9, MUL},  {"/", 9, DIV},  {"%", 9, MOD}, {"+", 8, ADD}, {"-", 8, SUB}, {"<", 6, LT},
+    {">", 6, GT},   {"&", 4, AND},  {"^", 3, XOR}, {"|", 2, OR},
 };
 
 static const struct binary *next_binary(struct expr *e) {
@@ -80,7 +83,8 @@ static int shift(struct expr *e, bool left, int64_t a, int64_t n, struct value *
   return *out = integer(r), 0;
 }
 
-static int apply(struct expr *e, const struct binary *b, const struct value *x, const struct value *y, struct value *out) {
+static int apply(struct expr *e, const struct binary *b, const struct value *x, const struct value *y,
+                 struct value *out) {
   *out = integer(0);
   if (e->dead) return 0;
   if ((b->op == EQ || b->op == NE) && x->is_string && y->is_string) {
@@ -111,14 +115,15 @@ static int apply(struct expr *e, const struct binary *b, const struct value *x, 
   return *out = integer(r), 0;
 }
 
-// ---- functions ---------------------------------------------------------------------------------------------------------
+// ---- functions -----------------------------------------------------------------------------------------------------
 
 static int call_join(struct expr *e, struct value *out) {
   const char *name;
   size_t len = expr_name(e, &name);
   struct value from, to, separator, text;
   int status;
-  if (!len || !expr_take(e, ",")) return fail(e->err, STROBE_INVALID, "join is written join(I, A..B, \"separator\", \"text\")");
+  if (!len || !expr_take(e, ","))
+    return fail(e->err, STROBE_INVALID, "join is written join(I, A..B, \"separator\", \"text\")");
   if ((status = expr_parse(e, &from))) return status;
   if (!expr_take(e, "..")) return fail(e->err, STROBE_INVALID, "join: expected .. after %lld", (long long)from.integer);
   if ((status = expr_parse(e, &to))) return status;
@@ -149,11 +154,14 @@ static int call(struct expr *e, const char *name, size_t len, struct value *out)
     if (strlen(functions[f].name) != len || memcmp(name, functions[f].name, len)) continue;
     struct value v[2] = {integer(0), integer(1)};
     for (int i = 0; i < functions[f].arguments; i++) {
-      if (i && !expr_take(e, ",")) return fail(e->err, STROBE_INVALID, "%s takes %d arguments", functions[f].name, functions[f].arguments);
+      if (i && !expr_take(e, ","))
+        return fail(e->err, STROBE_INVALID, "%s takes %d arguments", functions[f].name, functions[f].arguments);
       int status = expr_parse(e, &v[i]);
       if (status || (status = want_integer(e, &v[i], functions[f].name))) return status;
     }
-    if (!expr_take(e, ")")) return fail(e->err, STROBE_INVALID, "%s: missing ) after %d arguments", functions[f].name, functions[f].arguments);
+    if (!expr_take(e, ")"))
+      return fail(e->err, STROBE_INVALID, "%s: missing ) after %d arguments", functions[f].name,
+                  functions[f].arguments);
     *out = integer(0);
     if (e->dead) return 0;
     int64_t a = v[0].integer, b = v[1].integer;
@@ -167,7 +175,7 @@ static int call(struct expr *e, const char *name, size_t len, struct value *out)
   return fail(e->err, STROBE_INVALID, "%.*s is no function: min, max, abs, log2, ceil_div, join are", (int)len, name);
 }
 
-// ---- grammar -----------------------------------------------------------------------------------------------------------
+// ---- grammar -------------------------------------------------------------------------------------------------------
 
 static int number(struct expr *e, struct value *out) {
   int64_t v = 0;
@@ -204,7 +212,8 @@ static int primary(struct expr *e, struct value *out) {
 static int unary(struct expr *e, struct value *out) {
   skip(e);
   char op = e->p < e->end ? *e->p : 0;
-  if ((op != '-' && op != '!' && op != '~') || (op == '!' && e->p + 1 < e->end && e->p[1] == '=')) return primary(e, out);
+  if ((op != '-' && op != '!' && op != '~') || (op == '!' && e->p + 1 < e->end && e->p[1] == '='))
+    return primary(e, out);
   e->p++;
   if (++e->depth > MAX_DEPTH) return fail(e->err, STROBE_INVALID, "an expression nests deeper than %d", MAX_DEPTH);
   int status = unary(e, out);

@@ -1,42 +1,9 @@
-// Renders a template: walks the lines of a file, keeps a stack of bindings, hands `@` lines to the sink.
-#include "template.h"
-
-#include "expr.h"
-#include "template_file.h"
+// Renders a template: walks the lines of a file, opens includes and bodies, hands `@` lines to the sink.
+#include "template_scope.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 64, MAX_JOIN = 16 };
-
-struct binding {
-  int symbol, hidden; // the binding of the same name that this one shadows, -1: none
-  struct value value;
-};
-
-struct kept { // text that a join produced, freed at the end
-  struct kept *next;
-  char text[];
-};
-
-struct render {
-  const struct tpl_options *options;
-  const struct tpl_sink *sink;
-  struct buf *out;
-  struct error *err;
-  struct symbols symbols;
-  struct binding *bindings;
-  int n_bindings, cap_bindings;
-  struct template_file files[MAX_FILES];
-  int n_files;
-  struct tpl_place chain[MAX_INCLUDE + 1]; // where each open include stands
-  int depth, nesting, joins;
-  bool in_block, located;
-  size_t start, max_output, steps, max_steps, kept_bytes;
-  struct buf text; // of the line being built
-  struct kept *kept;
-};
 
 // Where lines come from and where they go: columns of the file minus `shift` is the output column.
 struct frame {
@@ -46,7 +13,7 @@ struct frame {
 
 static int run(struct render *r, const struct frame *f, int from, int to);
 
-// ---- errors and bindings -----------------------------------------------------------------------------------------------
+// ---- errors --------------------------------------------------------------------------------------------------------
 
 // Puts `file:line:` before the sentence and the include chain behind it, once.
 static int locate(struct render *r, const struct frame *f, int line, int status) {
@@ -56,7 +23,8 @@ static int locate(struct render *r, const struct frame *f, int line, int status)
   size_t n = 0;
   int i = r->depth - 1;
   for (; i >= 0 && n < sizeof chain - 60; i--)
-    n += (size_t)snprintf(chain + n, sizeof chain - n, "%s%.40s:%d", n ? ", " : " (included from ", r->chain[i].file, r->chain[i].line);
+    n += (size_t)snprintf(chain + n, sizeof chain - n, "%s%.40s:%d", n ? ", " : " (included from ", r->chain[i].file,
+                          r->chain[i].line);
   if (n) snprintf(chain + n, sizeof chain - n, i >= 0 ? ", ...)" : ")");
   memcpy(text, r->err->text, sizeof text);
   snprintf(r->err->text, sizeof r->err->text, "%.60s:%d: %.300s%s", f->file->name, line + 1, text, chain);
@@ -65,164 +33,17 @@ static int locate(struct render *r, const struct frame *f, int line, int status)
   return status;
 }
 
-static int bind(struct render *r, const char *name, size_t len, struct value value) {
-  int symbol = symbol_intern(&r->symbols, name, len);
-  if (r->n_bindings == r->cap_bindings) {
-    int cap = r->cap_bindings ? 2 * r->cap_bindings : 128;
-    struct binding *b = realloc(r->bindings, (size_t)cap * sizeof *b);
-    if (!b) return fail(r->err, STROBE_NO_MEMORY, "out of memory");
-    r->bindings = b;
-    r->cap_bindings = cap;
-  }
-  if (symbol < 0) return fail(r->err, STROBE_NO_MEMORY, "out of memory");
-  struct symbol *s = &r->symbols.symbol[symbol];
-  r->bindings[r->n_bindings] = (struct binding){symbol, s->binding, value};
-  s->binding = r->n_bindings++;
-  return 0;
-}
-
-static void unbind(struct render *r, int n) {
-  while (r->n_bindings > n) {
-    const struct binding *b = &r->bindings[--r->n_bindings];
-    r->symbols.symbol[b->symbol].binding = b->hidden;
-  }
-}
-
-static int distance(const char *a, int n, const char *b, int m) { // edit distance of names of at most 30 letters
-  int row[32];
-  if (n > 30 || m > 30) return 99;
-  for (int j = 0; j <= m; j++) row[j] = j;
-  for (int i = 1; i <= n; i++)
-    for (int j = 1, diagonal = row[0]++; j <= m; j++) {
-      int change = diagonal + (a[i - 1] != b[j - 1]), least = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
-      diagonal = row[j];
-      row[j] = change < least ? change : least;
-    }
-  return row[m];
-}
-
-static bool lookup(void *context, const char *name, size_t len, struct value *out, struct error *err) {
-  struct render *r = context;
-  int symbol = symbol_intern(&r->symbols, name, len);
-  if (symbol >= 0 && r->symbols.symbol[symbol].binding >= 0) {
-    *out = r->bindings[r->symbols.symbol[symbol].binding].value;
-    return true;
-  }
-  int best = -1, best_distance = 99;
-  for (int i = 0; i < r->n_bindings; i++) {
-    const struct symbol *s = &r->symbols.symbol[r->bindings[i].symbol];
-    int d = distance(name, (int)len, s->name, s->len);
-    if (d < best_distance) best = r->bindings[i].symbol, best_distance = d;
-  }
-  if (best >= 0 && best_distance <= 2 + (int)len / 4)
-    fail(err, STROBE_INVALID, "%.*s is not bound; the nearest name is %.*s", (int)(len > 60 ? 60 : len), name, r->symbols.symbol[best].len,
-         r->symbols.symbol[best].name);
-  else
-    fail(err, STROBE_INVALID, "%.*s is not bound", (int)(len > 60 ? 60 : len), name);
-  return false;
-}
-
-static int join(void *context, const char *name, size_t len, int64_t from, int64_t to, struct value separator, struct value text,
-                struct value *out, struct error *err);
-
-static struct expr expression(struct render *r, const char *text, size_t len) {
-  return (struct expr){.p = text, .end = text + len, .lookup = lookup, .join = join, .context = r, .err = r->err};
-}
-
-// Evaluates the whole of a text.
-static int evaluate(struct render *r, const char *text, size_t len, struct value *out) {
-  struct expr e = expression(r, text, len);
-  int status = expr_parse(&e, out);
-  if (status) return status;
-  return expr_take(&e, "") && e.p < e.end ? fail(r->err, STROBE_INVALID, "unexpected '%.*s' after an expression", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p) : 0;
-}
-
-// No line and no join is longer than the output may be: text that is built from itself would fill the memory.
-static int too_long(struct render *r, const struct buf *b) {
-  return b->len <= r->max_output ? 0 : fail(r->err, STROBE_INVALID, "more than %zu bytes of output", r->max_output);
-}
-
-static void add_value(struct buf *b, const struct value *v) {
-  if (v->is_string) buf_add(b, v->text, v->len);
-  else buf_int(b, v->integer);
-}
-
-// Appends a string with its ${} substituted.
-static int expand(struct render *r, struct value text, struct buf *b) {
-  int status = 0;
-  for (const char *p = text.text, *end = p + text.len; p < end && !status;) {
-    const char *open = p;
-    while (open + 1 < end && !(open[0] == '$' && open[1] == '{')) open++;
-    if (open + 1 >= end) open = end;
-    buf_add(b, p, (size_t)(open - p));
-    if (open == end) break;
-    const char *close = template_closing_brace(open + 2, end);
-    struct value v;
-    if (!close) return fail(r->err, STROBE_INVALID, "${ without a closing }");
-    if (!(status = evaluate(r, open + 2, (size_t)(close - open - 2), &v))) add_value(b, &v), status = too_long(r, b);
-    p = close + 1;
-  }
-  return status;
-}
-
-static int join(void *context, const char *name, size_t len, int64_t from, int64_t to, struct value separator, struct value text,
-                struct value *out, struct error *err) {
-  struct render *r = context;
-  struct buf b = {0};
-  int status = 0, scope = r->n_bindings;
-  if (++r->joins > MAX_JOIN) return fail(err, STROBE_INVALID, "joins nest deeper than %d", MAX_JOIN);
-  for (int64_t i = from; i < to && !status; i++) {
-    if (++r->steps > r->max_steps || b.len + r->kept_bytes > r->max_output) status = fail(err, STROBE_INVALID, "join repeats too often");
-    if (!status) status = bind(r, name, len, (struct value){.integer = i});
-    if (i > from) buf_add(&b, separator.text, separator.len);
-    if (!status) status = expand(r, text, &b);
-    unbind(r, scope);
-  }
-  r->joins--;
-  struct kept *k = status || b.failed ? NULL : malloc(sizeof *k + b.len + 1);
-  if (k) {
-    if (b.len) memcpy(k->text, b.data, b.len);
-    k->next = r->kept;
-    r->kept = k;
-    r->kept_bytes += b.len;
-    *out = (struct value){.is_string = true, .text = k->text, .len = b.len};
-  }
-  buf_free(&b);
-  return status || k ? status : fail(err, STROBE_NO_MEMORY, "out of memory");
-}
-
-// ---- lines -------------------------------------------------------------------------------------------------------------
-
-// Builds the text of a line in r->text.
-static int substitute(struct render *r, const struct template_file *f, const struct line *l) {
-  r->text.len = 0;
-  for (int i = 0; i < l->n_segments; i++) {
-    const struct segment *s = &f->segments[l->segment + i];
-    if (s->kind == SEGMENT_TEXT) {
-      buf_add(&r->text, s->text, (size_t)s->len);
-    } else if (s->kind == SEGMENT_NAME) {
-      int b = r->symbols.symbol[s->symbol].binding;
-      if (b < 0) buf_add(&r->text, s->text, (size_t)s->len);
-      else add_value(&r->text, &r->bindings[b].value);
-    } else {
-      struct value v;
-      size_t at = r->text.len; // evaluation may not touch r->text, but keep that local
-      int status = evaluate(r, s->text, (size_t)s->len, &v);
-      if (status) return status;
-      r->text.len = at;
-      add_value(&r->text, &v);
-    }
-    int status = too_long(r, &r->text);
-    if (status) return status;
-  }
-  return r->text.failed ? fail(r->err, STROBE_NO_MEMORY, "out of memory") : 0;
-}
+// ---- lines ---------------------------------------------------------------------------------------------------------
 
 static int put_text(struct render *r, const struct frame *f, const struct line *l) {
   if (l->kind == LINE_COMMENT && r->options->drop_comments) return 0;
-  if (r->in_block && l->kind != LINE_COMMENT) return fail(r->err, STROBE_INVALID, "only directives, @ lines and comments may stand in a $block");
-  int status = substitute(r, f->file, l), indent = l->indent - f->shift;
+  if (r->in_block && l->kind != LINE_COMMENT)
+    return fail(r->err, STROBE_INVALID, "only directives, @ lines and comments may stand in a $block");
+  int status = scope_substitute(r, f->file, l), indent = l->indent - f->shift;
   if (status) return status;
+  // Before it is written: the columns of includes add up.
+  if (r->out->len - r->start + (size_t)indent + r->text.len >= r->max_output)
+    return fail(r->err, STROBE_INVALID, "more than %zu bytes of output", r->max_output);
   for (int i = 0; i < indent; i++) buf_char(r->out, ' ');
   buf_add(r->out, r->text.data ? r->text.data : "", r->text.len);
   buf_char(r->out, '\n');
@@ -231,7 +52,9 @@ static int put_text(struct render *r, const struct frame *f, const struct line *
 
 static void put_blank(struct render *r) {
   const struct buf *o = r->out;
-  if (r->options->drop_comments || o->len < r->start + 2 || (o->data[o->len - 1] == '\n' && o->data[o->len - 2] == '\n')) return;
+  if (r->options->drop_comments || o->len < r->start + 2 ||
+      (o->data[o->len - 1] == '\n' && o->data[o->len - 2] == '\n'))
+    return;
   buf_char(r->out, '\n');
 }
 
@@ -243,7 +66,7 @@ static int body(struct render *r, const struct frame *f, int line) {
   int status = run(r, &inner, line + 1, l->body_end);
   r->nesting--;
   if (r->sink && r->sink->release) r->sink->release(r->sink->context, mark);
-  unbind(r, scope);
+  scope_unbind(r, scope);
   return status;
 }
 
@@ -255,20 +78,24 @@ static int for_clause(struct render *r, const struct frame *f, int line, struct 
   int status;
   if (!len || !expr_take(&e, "in")) return fail(r->err, STROBE_INVALID, "$for is written: $for I in A..B, J in C..D");
   if ((status = expr_parse(&e, &from))) return status;
-  if (!expr_take(&e, "..")) return fail(r->err, STROBE_INVALID, "$for %.*s: expected .. after the first bound", (int)len, name);
+  if (!expr_take(&e, ".."))
+    return fail(r->err, STROBE_INVALID, "$for %.*s: expected .. after the first bound", (int)len, name);
   if ((status = expr_parse(&e, &to))) return status;
   if (expr_take(&e, "step") && (status = expr_parse(&e, &step))) return status;
   if (from.is_string || to.is_string || step.is_string || step.integer < 1)
     return fail(r->err, STROBE_INVALID, "$for %.*s: bounds are integers and a step is at least 1", (int)len, name);
   bool more = expr_take(&e, ",");
-  if (more && ++r->nesting > MAX_NESTING) return fail(r->err, STROBE_INVALID, "bodies nest deeper than %d", MAX_NESTING);
-  if (!more && expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$for: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
-  for (int64_t i = from.integer; i < to.integer && !status; i = i > INT64_MAX - step.integer ? INT64_MAX : i + step.integer) {
+  if (more && ++r->nesting > MAX_NESTING)
+    return fail(r->err, STROBE_INVALID, "bodies nest deeper than %d", MAX_NESTING);
+  if (!more && expr_take(&e, "") && e.p < e.end)
+    return fail(r->err, STROBE_INVALID, "$for: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
+  for (int64_t i = from.integer; i < to.integer && !status;
+       i = i > INT64_MAX - step.integer ? INT64_MAX : i + step.integer) {
     int scope = r->n_bindings;
     if (++r->steps > r->max_steps) return fail(r->err, STROBE_INVALID, "more than %zu steps", r->max_steps);
-    if ((status = bind(r, name, len, (struct value){.integer = i}))) return status;
+    if ((status = scope_bind(r, name, len, (struct value){.integer = i}))) return status;
     status = more ? for_clause(r, f, line, e) : body(r, f, line);
-    unbind(r, scope);
+    scope_unbind(r, scope);
   }
   r->nesting -= more;
   return status;
@@ -276,7 +103,7 @@ static int for_clause(struct render *r, const struct frame *f, int line, struct 
 
 static int condition(struct render *r, const struct line *l, const char *what, bool *out) {
   struct value v;
-  int status = evaluate(r, l->text, (size_t)l->len, &v);
+  int status = scope_evaluate(r, l->text, (size_t)l->len, &v);
   if (status) return status;
   if (v.is_string) return fail(r->err, STROBE_INVALID, "%s needs an integer, not a string", what);
   *out = v.integer != 0;
@@ -291,8 +118,10 @@ static int if_chain(struct render *r, const struct frame *f, int line, int to, i
   for (;;) {
     const struct line *l = &lines[at];
     bool yes = true;
-    if (!taken && l->kind != LINE_ELSE && (status = condition(r, l, l->kind == LINE_IF ? "$if" : "$elif", &yes))) return locate(r, f, at, status);
-    if (l->kind == LINE_ELSE && l->len) return locate(r, f, at, fail(r->err, STROBE_INVALID, "$else takes no condition: $elif does"));
+    if (!taken && l->kind != LINE_ELSE && (status = condition(r, l, l->kind == LINE_IF ? "$if" : "$elif", &yes)))
+      return locate(r, f, at, status);
+    if (l->kind == LINE_ELSE && l->len)
+      return locate(r, f, at, fail(r->err, STROBE_INVALID, "$else takes no condition: $elif does"));
     if (!taken && yes) {
       taken = true;
       if ((status = body(r, f, at))) return status;
@@ -301,33 +130,37 @@ static int if_chain(struct render *r, const struct frame *f, int line, int to, i
     *next = l->body_end;
     int after = l->body_end;
     while (after < to && (lines[after].kind == LINE_BLANK || lines[after].kind == LINE_NOTE)) after++;
-    if (ended || after >= to || (lines[after].kind != LINE_ELIF && lines[after].kind != LINE_ELSE) || lines[after].indent != lines[line].indent) return 0;
+    if (ended || after >= to || (lines[after].kind != LINE_ELIF && lines[after].kind != LINE_ELSE) ||
+        lines[after].indent != lines[line].indent)
+      return 0;
     at = after;
   }
 }
 
 static int let(struct render *r, const struct line *l) {
-  struct expr e = expression(r, l->text, (size_t)l->len);
+  struct expr e = scope_expression(r, l->text, (size_t)l->len);
   const char *name;
   size_t len = expr_name(&e, &name);
   struct value v;
   if (!len || !expr_take(&e, "=")) return fail(r->err, STROBE_INVALID, "$let is written: $let NAME = expression");
-  int status = evaluate(r, e.p, (size_t)(e.end - e.p), &v);
-  return status ? status : bind(r, name, len, v);
+  int status = scope_evaluate(r, e.p, (size_t)(e.end - e.p), &v);
+  return status ? status : scope_bind(r, name, len, v);
 }
 
 static int assertion(struct render *r, const struct line *l) {
-  struct expr e = expression(r, l->text, (size_t)l->len);
+  struct expr e = scope_expression(r, l->text, (size_t)l->len);
   struct value v, why;
   int status = expr_parse(&e, &v);
   if (status) return status;
   if (!expr_take(&e, ",")) return fail(r->err, STROBE_INVALID, "$assert is written: $assert expression, \"why\"");
   if ((status = expr_parse(&e, &why))) return status;
   if (v.is_string || !why.is_string) return fail(r->err, STROBE_INVALID, "$assert takes an integer and a string");
-  if (expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$assert: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
+  if (expr_take(&e, "") && e.p < e.end)
+    return fail(r->err, STROBE_INVALID, "$assert: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
   if (v.integer) return 0;
   struct buf b = {0};
-  if (!(status = expand(r, why, &b))) status = fail(r->err, b.failed ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED, "%.300s", b.len ? b.data : "");
+  if (!(status = scope_expand(r, why, &b)))
+    status = fail(r->err, b.failed ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED, "%.300s", b.len ? b.data : "");
   buf_free(&b);
   return status;
 }
@@ -358,7 +191,7 @@ static int open_file(struct render *r, const char *name, size_t len, const struc
 
 static int include(struct render *r, const struct frame *f, int line) {
   const struct line *l = &f->file->lines[line];
-  struct expr e = expression(r, l->text, (size_t)l->len);
+  struct expr e = scope_expression(r, l->text, (size_t)l->len);
   struct value name, v;
   const struct template_file *file;
   int status = expr_parse(&e, &name), scope = r->n_bindings;
@@ -368,12 +201,14 @@ static int include(struct render *r, const struct frame *f, int line) {
   while (more && !status) {
     const char *argument;
     size_t len = expr_name(&e, &argument);
-    if (!len || !expr_take(&e, "=")) return fail(r->err, STROBE_INVALID, "$include: expected NAME = expression after with");
-    if (!(status = expr_parse(&e, &v))) status = bind(r, argument, len, v);
+    if (!len || !expr_take(&e, "="))
+      return fail(r->err, STROBE_INVALID, "$include: expected NAME = expression after with");
+    if (!(status = expr_parse(&e, &v))) status = scope_bind(r, argument, len, v);
     more = expr_take(&e, ",");
   }
   if (status) return status;
-  if (expr_take(&e, "") && e.p < e.end) return fail(r->err, STROBE_INVALID, "$include: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
+  if (expr_take(&e, "") && e.p < e.end)
+    return fail(r->err, STROBE_INVALID, "$include: unexpected '%.*s'", (int)(e.end - e.p > 40 ? 40 : e.end - e.p), e.p);
   if (r->depth == MAX_INCLUDE) return fail(r->err, STROBE_INVALID, "includes nest deeper than %d", MAX_INCLUDE);
   r->chain[r->depth++] = (struct tpl_place){f->file->name, line + 1};
   if ((status = open_file(r, name.text, name.len, &file))) return r->depth--, status;
@@ -382,7 +217,7 @@ static int include(struct render *r, const struct frame *f, int line) {
   status = run(r, &inner, 0, file->n_lines);
   r->depth--;
   if (r->sink && r->sink->release) r->sink->release(r->sink->context, mark);
-  unbind(r, scope);
+  scope_unbind(r, scope);
   return status;
 }
 
@@ -391,8 +226,10 @@ static int block(struct render *r, const struct frame *f, int line) {
   const struct tpl_sink *s = r->sink;
   if (!s || !s->block_begin || !s->block_end) return fail(r->err, STROBE_INVALID, "$block is not allowed here");
   if (r->in_block) return fail(r->err, STROBE_INVALID, "a $block inside a $block");
-  int status = substitute(r, f->file, l);
-  if (status || (status = s->block_begin(s->context, r->text.data ? r->text.data : "", r->text.len, l->indent - f->shift, r->out, r->err))) return status;
+  int status = scope_substitute(r, f->file, l);
+  if (status || (status = s->block_begin(s->context, r->text.data ? r->text.data : "", r->text.len,
+                                         l->indent - f->shift, r->out, r->err)))
+    return status;
   r->in_block = true;
   status = body(r, f, line);
   r->in_block = false;
@@ -403,16 +240,18 @@ typedef int sink_text(void *context, const char *text, size_t len, int indent, s
 
 static int to_sink(struct render *r, const struct frame *f, const struct line *l, sink_text *call, const char *what) {
   if (!call) return fail(r->err, STROBE_INVALID, "%s is not allowed here", what);
-  int status = substitute(r, f->file, l);
-  return status ? status : call(r->sink->context, r->text.data ? r->text.data : "", r->text.len, l->indent - f->shift, r->out, r->err);
+  int status = scope_substitute(r, f->file, l);
+  return status ? status
+                : call(r->sink->context, r->text.data ? r->text.data : "", r->text.len, l->indent - f->shift, r->out,
+                       r->err);
 }
 
 static int run_line(struct render *r, const struct frame *f, int i, int to, int *next) {
   const struct line *l = &f->file->lines[i];
   const struct tpl_sink *s = r->sink;
   *next = l->body_end;
-  if (l->body_end > i + 1 && l->kind != LINE_FOR && l->kind != LINE_IF && l->kind != LINE_ELIF && l->kind != LINE_ELSE && l->kind != LINE_BLOCK &&
-      l->kind != LINE_NOTE)
+  if (l->body_end > i + 1 && l->kind != LINE_FOR && l->kind != LINE_IF && l->kind != LINE_ELIF &&
+      l->kind != LINE_ELSE && l->kind != LINE_BLOCK && l->kind != LINE_NOTE)
     *next = i + 1;
   switch (l->kind) {
   case LINE_NOTE: *next = i + 1; return 0;
@@ -425,7 +264,7 @@ static int run_line(struct render *r, const struct frame *f, int i, int to, int 
   case LINE_CONSTANTS:
     if (!s || !s->constants) return fail(r->err, STROBE_INVALID, "$constants is not allowed here");
     return s->constants(s->context, l->indent - f->shift, r->out, r->err);
-  case LINE_FOR: return for_clause(r, f, i, expression(r, l->text, (size_t)l->len));
+  case LINE_FOR: return for_clause(r, f, i, scope_expression(r, l->text, (size_t)l->len));
   case LINE_IF: return if_chain(r, f, i, to, next);
   case LINE_LET: return let(r, l);
   case LINE_ASSERT: return assertion(r, l);
@@ -436,9 +275,11 @@ static int run_line(struct render *r, const struct frame *f, int i, int to, int 
 
 static int run(struct render *r, const struct frame *f, int from, int to) {
   for (int i = from, next = to; i < to; i = next) {
-    int status = ++r->steps > r->max_steps ? fail(r->err, STROBE_INVALID, "more than %zu steps", r->max_steps) : run_line(r, f, i, to, &next);
+    int status = ++r->steps > r->max_steps ? fail(r->err, STROBE_INVALID, "more than %zu steps", r->max_steps)
+                                           : run_line(r, f, i, to, &next);
     if (!status && r->out->failed) status = fail(r->err, STROBE_NO_MEMORY, "out of memory");
-    if (!status && r->out->len - r->start > r->max_output) status = fail(r->err, STROBE_INVALID, "more than %zu bytes of output", r->max_output);
+    if (!status && r->out->len - r->start > r->max_output)
+      status = fail(r->err, STROBE_INVALID, "more than %zu bytes of output", r->max_output);
     if (status) return locate(r, f, i, status);
   }
   return 0;
@@ -460,7 +301,7 @@ int tpl_render(const char *name, const struct tpl_options *options, struct buf *
     const struct tpl_binding *b = &options->bindings[i];
     struct value v = {.integer = b->integer};
     if (b->string) v = (struct value){.is_string = true, .text = b->string, .len = strlen(b->string)};
-    status = bind(r, b->name, strlen(b->name), v);
+    status = scope_bind(r, b->name, strlen(b->name), v);
   }
   const struct template_file *file;
   if (!status) status = open_file(r, name, strlen(name), &file);

@@ -6,7 +6,7 @@
 static bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 static bool is_name(char c) { return is_name_start(c) || (c >= '0' && c <= '9'); }
 
-// ---- symbols -----------------------------------------------------------------------------------------------------------
+// ---- symbols -------------------------------------------------------------------------------------------------------
 
 static unsigned name_hash(const char *name, size_t len) {
   unsigned h = 2166136261u;
@@ -51,9 +51,10 @@ void symbols_free(struct symbols *s) {
   *s = (struct symbols){0};
 }
 
-// ---- segments ----------------------------------------------------------------------------------------------------------
+// ---- segments ------------------------------------------------------------------------------------------------------
 
-static int add_segment(struct template_file *f, struct line *l, int kind, const char *text, const char *end, int symbol, struct error *err) {
+static int add_segment(struct template_file *f, struct line *l, int kind, const char *text, const char *end, int symbol,
+                       struct error *err) {
   if (end == text && kind == SEGMENT_TEXT) return 0;
   if (f->n_segments == f->cap_segments) {
     int cap = f->cap_segments ? 2 * f->cap_segments : 256;
@@ -76,7 +77,8 @@ const char *template_closing_brace(const char *p, const char *end) {
 }
 
 // Splits the text of a line at ${expr} and $$, and (names) at identifiers.
-static int split_segments(struct template_file *f, struct line *l, bool names, struct symbols *symbols, struct error *err) {
+static int split_segments(struct template_file *f, struct line *l, bool names, struct symbols *symbols,
+                          struct error *err) {
   const char *p = l->text, *end = p + l->len, *from = p;
   l->segment = f->n_segments;
   if (l->kind == LINE_OP) // the operation's own name is never substituted
@@ -86,7 +88,8 @@ static int split_segments(struct template_file *f, struct line *l, bool names, s
     if (*p == '$' && p + 1 < end && p[1] == '{') {
       const char *close = template_closing_brace(p + 2, end);
       if (!close) return fail(err, STROBE_INVALID, "${ without a closing }");
-      if (!(status = add_segment(f, l, SEGMENT_TEXT, from, p, 0, err))) status = add_segment(f, l, SEGMENT_EXPR, p + 2, close, 0, err);
+      if (!(status = add_segment(f, l, SEGMENT_TEXT, from, p, 0, err)))
+        status = add_segment(f, l, SEGMENT_EXPR, p + 2, close, 0, err);
       from = p = close + 1;
     } else if (*p == '$' && p + 1 < end && p[1] == '$') {
       status = add_segment(f, l, SEGMENT_TEXT, from, p + 1, 0, err);
@@ -99,7 +102,8 @@ static int split_segments(struct template_file *f, struct line *l, bool names, s
       while (p < end && is_name(*p)) p++;
       int symbol = symbol_intern(symbols, start, (size_t)(p - start));
       if (symbol < 0) return fail(err, STROBE_NO_MEMORY, "out of memory");
-      if (!(status = add_segment(f, l, SEGMENT_TEXT, from, start, 0, err))) status = add_segment(f, l, SEGMENT_NAME, start, p, symbol, err);
+      if (!(status = add_segment(f, l, SEGMENT_TEXT, from, start, 0, err)))
+        status = add_segment(f, l, SEGMENT_NAME, start, p, symbol, err);
       from = p;
     } else if (names && *p >= '0' && *p <= '9') {
       while (p < end && (is_name(*p) || *p == '.')) p++; // 0x1f, 1e5: no name inside a number
@@ -110,13 +114,16 @@ static int split_segments(struct template_file *f, struct line *l, bool names, s
   return status ? status : add_segment(f, l, SEGMENT_TEXT, from, end, 0, err);
 }
 
-// ---- lines -------------------------------------------------------------------------------------------------------------
+// ---- lines ---------------------------------------------------------------------------------------------------------
 
 static const struct {
   const char *name;
   enum line_kind kind;
-} directives[] = {{"for", LINE_FOR},     {"if", LINE_IF},     {"elif", LINE_ELIF},       {"else", LINE_ELSE}, {"let", LINE_LET}, {"assert", LINE_ASSERT},
-                  {"include", LINE_INCLUDE}, {"vreg", LINE_VREG}, {"block", LINE_BLOCK}, {"constants", LINE_CONSTANTS}};
+} directives[] = {{"for", LINE_FOR},         {"if", LINE_IF},
+                  {"elif", LINE_ELIF},       {"else", LINE_ELSE},
+                  {"let", LINE_LET},         {"assert", LINE_ASSERT},
+                  {"include", LINE_INCLUDE}, {"vreg", LINE_VREG},
+                  {"block", LINE_BLOCK},     {"constants", LINE_CONSTANTS}};
 
 static int classify_directive(struct line *l, struct error *err) {
   const char *p = l->text + 1, *end = l->text + l->len, *start = p;
@@ -130,9 +137,10 @@ static int classify_directive(struct line *l, struct error *err) {
     l->len = (int)(end - p);
     return 0;
   }
-  return fail(err, STROBE_INVALID,
-              "$%.*s is no directive: $for, $if, $elif, $else, $let, $assert, $include, $vreg, $block, $constants and $# are",
-              (int)(len > 40 ? 40 : len), start);
+  return fail(
+      err, STROBE_INVALID,
+      "$%.*s is no directive: $for, $if, $elif, $else, $let, $assert, $include, $vreg, $block, $constants and $# are",
+      (int)(len > 40 ? 40 : len), start);
 }
 
 static int classify(struct line *l, struct error *err) {
@@ -149,8 +157,8 @@ static int classify(struct line *l, struct error *err) {
   return 0;
 }
 
-// From the last line to the first: what is known of later lines lets the search skip bodies and runs of blank lines (whose
-// body_end is the next line that is not blank), so that it is linear even in a file made to be slow.
+// From the last line to the first: what is known of later lines lets the search skip bodies and runs of blank lines
+// (whose body_end is the next line that is not blank), so that it is linear even in a file made to be slow.
 static void find_bodies(struct template_file *f) {
   for (int i = f->n_lines - 1; i >= 0; i--) {
     struct line *l = &f->lines[i];
@@ -170,8 +178,8 @@ static void find_bodies(struct template_file *f) {
   }
 }
 
-int template_split(const char *name, const char *text, size_t len, struct symbols *symbols, struct template_file *out, int *line,
-                   struct error *err) {
+int template_split(const char *name, const char *text, size_t len, struct symbols *symbols, struct template_file *out,
+                   int *line, struct error *err) {
   *out = (struct template_file){.name = name};
   *line = 1;
   int n = 0;
@@ -191,7 +199,8 @@ int template_split(const char *name, const char *text, size_t len, struct symbol
     *l = (struct line){.kind = LINE_BLANK, .indent = (int)(start - p), .text = start, .len = (int)(stop - start)};
     int status = l->len ? classify(l, err) : 0;
     bool names = l->kind == LINE_OP || l->kind == LINE_VREG || l->kind == LINE_BLOCK;
-    if (!status && (names || l->kind == LINE_TEXT || l->kind == LINE_COMMENT)) status = split_segments(out, l, names, symbols, err);
+    if (!status && (names || l->kind == LINE_TEXT || l->kind == LINE_COMMENT))
+      status = split_segments(out, l, names, symbols, err);
     if (status) return status;
     p = next;
   }

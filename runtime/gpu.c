@@ -313,3 +313,13 @@ int gpu_kernel_run(struct gpu_kernel *k, const struct strobe_args *args, struct 
   leave(k);
   return status;
 }
+
+// ---- for timing
+// --------------------------------------------------------------------------------------------------------
+
+const struct gpu_driver *gpu_kernel_driver(const struct gpu_kernel *k) { return k->driver; }
+int gpu_kernel_enter(struct gpu_kernel *k, struct error *err) { return enter(k, err); }
+void gpu_kernel_leave(struct gpu_kernel *k) { leave(k); }
+int gpu_kernel_enqueue(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
+  return launch(k, args, err);
+}

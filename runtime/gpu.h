@@ -28,4 +28,11 @@ struct gpu_kernel_info gpu_kernel_info(const struct gpu_kernel *k);
 // with any strides. args->workspace is not used. Re-entrant.
 int gpu_kernel_run(struct gpu_kernel *k, const struct strobe_args *args, struct error *err);
 
+// For timing: make the kernel's context current, and give it back; enqueue a launch on tensors in device memory.
+struct gpu_driver;
+const struct gpu_driver *gpu_kernel_driver(const struct gpu_kernel *k);
+int gpu_kernel_enter(struct gpu_kernel *k, struct error *err);
+void gpu_kernel_leave(struct gpu_kernel *k);
+int gpu_kernel_enqueue(struct gpu_kernel *k, const struct strobe_args *args, struct error *err);
+
 #endif

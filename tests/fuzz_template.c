@@ -1,7 +1,7 @@
 // Any text given to the template engine renders or is refused with one sentence: within its limits, without touching
 // memory that is not its own, the same way twice, and leaving the output as it was when it fails.
 //   clang -fsanitize=fuzzer,address,undefined -DSTROBE_LIBFUZZER tests/fuzz_template.c
-//   gen/{template,template_file,expr}.c
+//   gen/{template,template_scope,template_file,expr}.c
 //     gen/{vop_parse,vop_table,vop_constants,spec,target,scan,buf,error}.c
 // Without libFuzzer: `fuzz_template FILE...` runs files, `fuzz_template [COUNT] [SEED]` mutates the seeds below.
 #include "../gen/template.h"

@@ -38,7 +38,7 @@ static const char *load_text(void *context, const char *name, size_t *len) {
 }
 
 static char *read_golden(const char *name, size_t *len) {
-  char path[300];
+  char path[320];
   snprintf(path, sizeof path, "tests/golden/%s", name);
   FILE *f = fopen(path, "rb");
   if (!f) return NULL;
@@ -59,7 +59,7 @@ static const char *load_golden(void *context, const char *name, size_t *len) {
 
 static void matches_golden(const char *name, const char *text) {
   if (getenv("STROBE_UPDATE_GOLDEN")) {
-    char path[300];
+    char path[320];
     snprintf(path, sizeof path, "tests/golden/%s", name);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
@@ -207,6 +207,15 @@ static void emitted_kernel(void **state) {
   buf_free(&out);
 }
 
+static char *repeated(const char *start, const char *text, int n, const char *end) {
+  struct buf b = {0};
+  buf_str(&b, start);
+  for (int i = 0; i < n; i++) buf_str(&b, text);
+  buf_str(&b, end);
+  assert_false(b.failed);
+  return b.data;
+}
+
 // ---- the dialect
 // -------------------------------------------------------------------------------------------------------
 
@@ -233,6 +242,11 @@ static void layout(void **state) {
 
 static void loops(void **state) {
   (void)state;
+  gives("$let a = 100\n$let b = -7\n$for I in 9..11\n  @op x[I], a, b", "[op 0 op x[9], 100, -7]\n[op 0 op x[10], 100, -7]\n");
+  char *pieces = repeated("", "${n},", 400, ""), *joined = repeated("", "3,", 400, "\n"); // a line that outgrows its buffer
+  gives(pieces, joined);
+  free(pieces);
+  free(joined);
   gives("$for I in 0..n step 2, J in 0..I\n  ${I}${J}", "20\n21\n");
   gives("$for I in -1..1\n  ${I}", "-1\n0\n");
   gives("$for I in 9223372036854775805..9223372036854775807 step 3\n  ${I}", "9223372036854775805\n");
@@ -407,15 +421,6 @@ static void stops(const char *text, size_t max_steps, size_t max_output, const c
   buf_free(&out);
 }
 
-static char *repeated(const char *start, const char *text, int n, const char *end) {
-  struct buf b = {0};
-  buf_str(&b, start);
-  for (int i = 0; i < n; i++) buf_str(&b, text);
-  buf_str(&b, end);
-  assert_false(b.failed);
-  return b.data;
-}
-
 static void bounded(void **state) {
   (void)state;
   stops("$for I in 0..1 << 60\n  $# nothing", 1000, 0, "t:2: more than 1000 steps");
@@ -426,6 +431,11 @@ static void bounded(void **state) {
         "t:1, t:1, t:1, t:1, t:1, "
         "t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1, t:1)");
   stops("$let x = join(I, 0..1 << 40, \"\", \"${I}\")", 0, 5000, "t:1: more than 5000 bytes of output");
+  char *deep_column = repeated("", " ", 3000000, "x"); // refused before its indentation is written
+  stops(deep_column, 0, 5000, "t:1: more than 5000 bytes of output");
+  free(deep_column);
+  // What a join made lives as long as the render: its overhead counts too.
+  stops("$for I in 0..1000\n  $let x = join(J, 0..1, \"\", \"a\")", 0, 5000, "t:2: join repeats too often");
   // Text that is made of itself: a million times a million characters, and joins that never end.
   stops("$let a = join(I, 0..1000, \"\", \"x\")\n${a}${a}${a}${a}${a}${a}${a}${a}${a}${a}", 0, 5000,
         "t:2: more than 5000 bytes of output");

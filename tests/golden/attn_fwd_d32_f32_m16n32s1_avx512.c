@@ -546,11 +546,18 @@ KERNEL void max_edge(const float *score, float *block_max, int n, int off) {
   {
     top = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
   }
-  for (; n > 0; n--, off++) {
+  for (; n >= 4; n -= 4, off += 4, score += 64) {
+    {
+      top = _mm512_max_ps(top, _mm512_loadu_ps(score));
+      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 16));
+      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 32));
+      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 48));
+    }
+  }
+  for (; n >= 1; n -= 1, off += 1, score += 16) {
     {
       top = _mm512_max_ps(top, _mm512_loadu_ps(score));
     }
-    score += 16;
   }
   {
     _mm512_storeu_ps(block_max, top);
@@ -568,7 +575,63 @@ KERNEL void exp_edge(float *score, const float *m, float *l, int n, int off) {
   {
     sum = _mm512_setzero_ps();
   }
-  for (; n > 0; n -= 1) {
+  for (; n >= 4; n -= 4, off += 4, score += 64) {
+    {
+      x = _mm512_loadu_ps(score);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum = _mm512_add_ps(sum, x);
+      _mm512_storeu_ps(score, x);
+      x = _mm512_loadu_ps(score + 16);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum = _mm512_add_ps(sum, x);
+      _mm512_storeu_ps(score + 16, x);
+      x = _mm512_loadu_ps(score + 32);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum = _mm512_add_ps(sum, x);
+      _mm512_storeu_ps(score + 32, x);
+      x = _mm512_loadu_ps(score + 48);
+      x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
+      y = _mm512_add_ps(x, _mm512_set1_ps(786432.0f));
+      u = _mm512_reduce_ps(x, 4 << 4 | 8);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b2));
+      x = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b1));
+      x = _mm512_fmadd_ps(w, u, x);
+      w = _mm512_permutexvar_ps(_mm512_castps_si512(y), _mm512_loadu_ps(exp2_b0));
+      w = _mm512_fmadd_ps(x, u, w);
+      y = _mm512_sub_ps(y, _mm512_set1_ps(786432.0f));
+      x = _mm512_scalef_ps(w, y);
+      sum = _mm512_add_ps(sum, x);
+      _mm512_storeu_ps(score + 48, x);
+    }
+  }
+  for (; n >= 1; n -= 1, off += 1, score += 16) {
     {
       x = _mm512_loadu_ps(score);
       x = _mm512_sub_ps(x, _mm512_loadu_ps(m));
@@ -584,8 +647,6 @@ KERNEL void exp_edge(float *score, const float *m, float *l, int n, int off) {
       sum = _mm512_add_ps(sum, x);
       _mm512_storeu_ps(score, x);
     }
-    score += 16;
-    off += 1;
   }
   {
     sum = _mm512_add_ps(sum, _mm512_loadu_ps(l));
@@ -607,14 +668,33 @@ KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *o
       s0_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot));
       s1_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot + 16));
     }
-    for (int end = visible(nk, off, 0); t < end; t += 1) {
+    for (int end = visible(nk, off, 0); t + 3 < end; t += 4) {
+      {
+        q0 = _mm512_loadu_ps(row);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[1]), s1_0);
+        q0 = _mm512_loadu_ps(row + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[32]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[33]), s1_0);
+        q0 = _mm512_loadu_ps(row + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[64]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[65]), s1_0);
+        q0 = _mm512_loadu_ps(row + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[96]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[97]), s1_0);
+      }
+      row += 64;
+      value += 4 * 32;
+      n += 4;
+    }
+    for (int end = visible(nk, off, 0); t + 0 < end; t += 1) {
       {
         q0 = _mm512_loadu_ps(row);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[0]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[1]), s1_0);
       }
       row += 16;
-      value += 32;
+      value += 1 * 32;
       n += 1;
     }
     {

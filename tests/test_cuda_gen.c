@@ -1,0 +1,438 @@
+// CUDA kernels without a GPU: index mathematics of the rendered text against the definitions of the PTX ISA, the
+// barrier protocol under random interleavings, feasibility with reasons, and, where NVRTC is installed, what ptxas
+// makes of it.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// cmocka has a macro of the same name as a function of ours.
+#include "../gen/cuda_kernel.h"
+#include "../runtime/gpu_nvrtc.h"
+
+#include <cmocka.h>
+
+static const char *const defaults[] = {
+    "d64:bf16:q2048k2048", "d64:bf16:q8192k8192", "d64:bf16:causal", "d128:bf16",      "d128:bf16:causal:q1024k1024",
+    "d128:f16:causal",     "d192:bf16",           "d256:bf16",       "d256:f16:causal"};
+enum { N_DEFAULTS = sizeof defaults / sizeof *defaults };
+
+static int resolve(const char *problem, const char *set, struct instance *i, struct error *err) {
+  struct problem p;
+  assert_int_equal(problem_parse(problem, &p, err), 0);
+  *i = (struct instance){.spec = p.spec, .target = target_find("sm90a")};
+  config_clear(&i->config);
+  int status = set ? config_parse(set, &i->config, err) : 0;
+  return status ? status : config_resolve(&p.spec, i->target, &p, &i->config, err);
+}
+
+static struct buf render(const char *problem, const char *set, struct instance *i) {
+  struct error err = {0};
+  struct buf out = {0};
+  if (resolve(problem, set, i, &err)) fail_msg("%s", err.text);
+  const struct render_options o = {.for_tcc = true, .comments = true};
+  if (cuda_kernel_render(i, &o, NULL, NULL, &out, &err)) fail_msg("%s", err.text);
+  assert_false(out.failed);
+  return out;
+}
+
+// ---- index mathematics
+// -------------------------------------------------------------------------------------------------
+
+// SWIZZLE_128B: bits 4-6 of a shared-memory address are xored with bits 7-9.
+static int swizzle(int at) { return at ^ ((at >> 7 & 7) << 4); }
+// Where TMA puts element (row, column) of a tile of 64-column panels.
+static int tile_at(int rows, int row, int column) {
+  return column / 64 * rows * 128 + swizzle(row * 128 + column % 64 * 2);
+}
+// Element (n, k) that wgmma reads through a descriptor: K-major, and MN-major ("transposed") with LBO between panels.
+static int k_major_at(int start, int n, int k) { return swizzle(start + n / 8 * 1024 + n % 8 * 128 + k * 2); }
+static int mn_major_at(int start, int leading, int n, int k) {
+  return swizzle(start + n / 64 * leading + k / 8 * 1024 + k % 8 * 128 + n % 64 * 2);
+}
+
+// The x-th offset (16-byte units) that the rendered function adds to a descriptor.
+static int offset_in(const char *function, char operand, int x) {
+  char pattern[32];
+  snprintf(pattern, sizeof pattern, "\"add.s64 %c, %%", operand);
+  for (int i = 0; i <= x; i++) {
+    function = strstr(function, pattern);
+    assert_non_null(function);
+    function += strlen(pattern);
+  }
+  return atoi(strchr(function, ',') + 1);
+}
+
+static void descriptors(void **state) {
+  (void)state;
+  for (int n = 0; n < N_DEFAULTS; n++) {
+    struct instance i;
+    struct buf text = render(defaults[n], NULL, &i);
+    const int d = i.spec.head_dim, keys = i.config.v[CFG_BLOCK_N];
+    const char *qk = strstr(text.data, "DEVICE void qk("), *pv = strstr(text.data, "DEVICE void pv(");
+    assert_non_null(qk);
+    assert_non_null(pv);
+    for (int x = 0; x < d / 16; x++)
+      for (int row = 0; row < keys; row++)
+        for (int k = 0; k < 16; k++) {
+          assert_int_equal(k_major_at(16 * offset_in(qk, 'k', x), row, k), tile_at(keys, row, 16 * x + k));
+          if (!i.config.v[CFG_Q_REGS] && row < 64)
+            assert_int_equal(k_major_at(16 * offset_in(qk, 'q', x), row, k), tile_at(64, row, 16 * x + k));
+          if (row >= 4 && keys > 64) row += 6; // a sample
+        }
+    for (int x = 0; x < keys / 16; x++)
+      for (int column = 0; column < d; column += 5)
+        for (int k = 0; k < 16; k++)
+          assert_int_equal(mn_major_at(16 * offset_in(pv, 'v', x), keys * 128, column, k),
+                           tile_at(keys, 16 * x + k, column));
+    char leading[64];
+    snprintf(leading, sizeof leading, "stage * %d, %d))", keys * d * 2, keys * 8); // LBO of V's descriptor
+    assert_non_null(strstr(text.data, leading));
+    buf_free(&text);
+  }
+}
+
+// Accumulator fragment: register r of a lane is this row and column of the warp's 16 rows.
+static void accumulator(int lane, int r, int *row, int *column) {
+  *row = lane / 4 + (r % 4 >= 2 ? 8 : 0);
+  *column = r / 4 * 8 + lane % 4 * 2 + r % 2;
+}
+// A operand of a k16 step: half h of register a.
+static void operand_a(int lane, int a, int h, int *row, int *column) {
+  *row = lane / 4 + (a % 2 ? 8 : 0);
+  *column = (a >= 2 ? 8 : 0) + lane % 4 * 2 + h;
+}
+
+static void fragments(void **state) {
+  (void)state;
+  for (int lane = 0; lane < 32; lane++)
+    for (int step = 0; step < 8; step++)
+      for (int a = 0; a < 4; a++)
+        for (int h = 0; h < 2; h++) {
+          // convert(): p[i] = pack(s[2i], s[2i + 1]), p[4 step + a] is operand a.
+          int row, column, want_row, want_column;
+          accumulator(lane, 2 * (4 * step + a) + h, &row, &column);
+          operand_a(lane, a, h, &want_row, &want_column);
+          assert_int_equal(row, want_row);
+          assert_int_equal(column, 16 * step + want_column);
+          // load_q_fragments(): matrix a of ldmatrix.x4 takes its rows from lanes 8a .. 8a + 7.
+          const int source = 8 * a + lane / 4, from_row = source & 15, half = source >> 4;
+          const int at =
+              from_row * 128 + step / 4 * 8192 + (((step % 4 * 2 + half) ^ (from_row & 7)) << 4) + lane % 4 * 4 + 2 * h;
+          assert_int_equal(at, tile_at(64, want_row, 16 * step + want_column));
+        }
+}
+
+// ---- the barrier protocol: every role as a list of operations, interleaved at random
+// -------------------------------------
+
+enum { WAIT, ARRIVE, LOAD, READ, STAGE, LEAVE };
+struct action {
+  int kind, a, b, c; // WAIT bar parity; ARRIVE bar count; LOAD buffer value bar; READ buffer value; ...
+};
+struct role {
+  struct action op[4000];
+  int n, at;
+};
+struct bar {
+  int count, pending, phase;
+};
+enum { MAX_BARS = 80, MAX_BUFFERS = 48, MAX_ROLES = 8 };
+struct machine {
+  struct bar bar[MAX_BARS];
+  int buffer[MAX_BUFFERS];
+  struct role role[MAX_ROLES];
+  int roles;
+};
+
+static void add(struct role *r, int kind, int a, int b, int c) {
+  assert_true(r->n < 4000);
+  r->op[r->n++] = (struct action){kind, a, b, c};
+}
+
+struct layout {
+  int stages, q_stages, warpgroups, k_full, k_empty, v_full, v_empty, q_full, q_empty, o_full, k, v, q;
+  bool o_tma, q_regs, flat;
+};
+
+static void load(struct role *r, int full, int buffer, int value) { add(r, LOAD, buffer, value, full); }
+
+// Value of a buffer: what lies in it. Blocks and tiles are numbered over the whole run.
+static void producer(struct role *r, const struct layout *l, const int *blocks, int tiles) {
+  int k = 0, kp = 1, v = 0, vp = 1, number = 0, v_due = -1;
+  for (int t = 0; t < tiles; t++) {
+    for (int n = 0; n < blocks[t]; n++, number++) {
+      add(r, WAIT, l->k_empty + k, kp, 0);
+      load(r, l->k_full + k, l->k + k, number);
+      if (++k == l->stages) k = 0, kp ^= 1;
+      if (v_due >= 0) {
+        add(r, WAIT, l->v_empty + v, vp, 0);
+        load(r, l->v_full + v, l->v + v, v_due);
+        if (++v == l->stages) v = 0, vp ^= 1;
+      }
+      v_due = number;
+    }
+    if (!l->flat || t == tiles - 1) {
+      add(r, WAIT, l->v_empty + v, vp, 0);
+      load(r, l->v_full + v, l->v + v, v_due);
+      if (++v == l->stages) v = 0, vp ^= 1;
+      v_due = -1;
+    }
+  }
+}
+
+static void q_loader(struct role *r, const struct layout *l, int tiles) {
+  for (int t = 0, q = 0, p = 1; t < tiles; t++) {
+    add(r, WAIT, l->q_empty + q, p, 0);
+    for (int w = l->warpgroups - 1; w >= 0; w--) load(r, w ? -1 : l->q_full + q, l->q + 4 * q + w, t);
+    if (++q == l->q_stages) q = 0, p ^= 1;
+  }
+}
+
+static void storer(struct role *r, const struct layout *l, int arrivals, int tiles) {
+  for (int t = 0, q = 0, p = 0; t < tiles; t++) {
+    for (int w = 0; w < l->warpgroups; w++) {
+      add(r, WAIT, l->o_full + q * l->warpgroups + w, p, 0);
+      add(r, LEAVE, l->q + 4 * q + w, t, 0);
+    }
+    add(r, ARRIVE, l->q_empty + q, arrivals, 0);
+    if (++q == l->q_stages) q = 0, p ^= 1;
+  }
+}
+
+// One warpgroup; its four warps arrive together.
+static void consumer(struct role *r, const struct layout *l, int w, const int *blocks, int tiles) {
+  int k = 0, kp = 0, number = 0;
+  for (int t = 0; t < tiles; t++) {
+    const int q = l->q_stages == 2 ? t & 1 : 0, qp = (l->q_stages == 2 ? t >> 1 : t) & 1;
+    for (int n = 0; n < blocks[t]; n++, number++) {
+      const bool first = n == 0, with_pv = !first || (l->flat && t > 0);
+      const int v = k ? k - 1 : l->stages - 1, vp = k ? kp : kp ^ 1;
+      if (first) {
+        add(r, WAIT, l->q_full + q, qp, 0);
+        if (l->q_regs) {
+          add(r, READ, l->q + 4 * q + w, t, 0);
+          if (!l->o_tma || (l->q_stages == 1 && t == 0)) add(r, ARRIVE, l->q_empty + q, 4, 0);
+        }
+      }
+      add(r, WAIT, l->k_full + k, kp, 0);
+      if (with_pv) add(r, WAIT, l->v_full + v, vp, 0);
+      add(r, READ, l->k + k, number, 0);
+      if (!l->q_regs) add(r, READ, l->q + 4 * q + w, t, 0);
+      add(r, ARRIVE, l->k_empty + k, 4, 0);
+      if (!l->o_tma && !l->q_regs && n == blocks[t] - 1) add(r, ARRIVE, l->q_empty + q, 4, 0);
+      if (with_pv) {
+        add(r, READ, l->v + v, number - 1, 0);
+        add(r, ARRIVE, l->v_empty + v, 4, 0);
+      }
+      if (first && l->flat && t > 0 && l->o_tma) {
+        const int before = l->q_stages == 2 ? (t - 1) & 1 : 0;
+        add(r, STAGE, l->q + 4 * before + w, t - 1, 0);
+        add(r, ARRIVE, l->o_full + before * l->warpgroups + w, 4, 0);
+      }
+      if (++k == l->stages) k = 0, kp ^= 1;
+    }
+    if (!l->flat || t == tiles - 1) {
+      const int v = k ? k - 1 : l->stages - 1, vp = k ? kp : kp ^ 1;
+      add(r, WAIT, l->v_full + v, vp, 0);
+      add(r, READ, l->v + v, number - 1, 0);
+      add(r, ARRIVE, l->v_empty + v, 4, 0);
+      if (l->o_tma) {
+        if (l->q_stages == 1) add(r, WAIT, l->q_empty, t & 1, 0);
+        add(r, STAGE, l->q + 4 * q + w, t, 0);
+        add(r, ARRIVE, l->o_full + q * l->warpgroups + w, 4, 0);
+      }
+    }
+  }
+}
+
+static void arrive(struct bar *b, int n) {
+  b->pending -= n;
+  assert_true(b->pending >= 0); // more arrivals than the phase takes
+  if (!b->pending) b->pending = b->count, b->phase++;
+}
+
+enum { STAGED = 1 << 20 }; // in a slab of a Q buffer: O of this tile
+static void step(struct machine *m, const struct action *o) {
+  switch (o->kind) {
+  case ARRIVE: arrive(&m->bar[o->a], o->b); break;
+  case LOAD:
+    m->buffer[o->a] = o->b;
+    if (o->c >= 0) arrive(&m->bar[o->c], 1);
+    break;
+  case READ: assert_int_equal(m->buffer[o->a], o->b); break;
+  case STAGE: m->buffer[o->a] = STAGED + o->b; break; // what was there has been read by this warpgroup
+  case LEAVE: assert_int_equal(m->buffer[o->a], STAGED + o->b); break;
+  }
+}
+
+static void run_machine(struct machine *m, unsigned *seed) {
+  int left = 0;
+  for (int i = 0; i < m->roles; i++) left += m->role[i].n;
+  for (int idle = 0; left;) {
+    *seed = *seed * 1664525u + 1013904223u;
+    struct role *r = &m->role[(*seed >> 16) % (unsigned)m->roles];
+    const struct action *o = &r->op[r->at];
+    if (r->at == r->n || (o->kind == WAIT && (m->bar[o->a].phase & 1) == o->b)) {
+      if (++idle > 20000) fail_msg("deadlock with %d operations left", left);
+      continue;
+    }
+    step(m, o);
+    r->at++, left--, idle = 0;
+  }
+}
+
+static void simulate(const struct instance *i, unsigned seed) {
+  static struct machine m;
+  struct cuda_kernel k;
+  cuda_derive(i, &k);
+  const int *c = i->config.v;
+  struct layout l = {.stages = c[CFG_STAGES],
+                     .q_stages = c[CFG_Q_STAGES],
+                     .warpgroups = k.warpgroups,
+                     .o_tma = c[CFG_O_TMA],
+                     .q_regs = c[CFG_Q_REGS],
+                     .flat = c[CFG_FLAT]};
+  int bars = 0;
+  memset(&m, 0, sizeof m);
+#define BARS(name, number, arrivals)                                                                                   \
+  l.name = bars;                                                                                                       \
+  for (int n = 0; n < (number); n++) m.bar[bars++] = (struct bar){(arrivals), (arrivals), 0}
+  BARS(k_full, l.stages, 1);
+  BARS(k_empty, l.stages, 4 * k.warpgroups);
+  BARS(v_full, l.stages, 1);
+  BARS(v_empty, l.stages, 4 * k.warpgroups);
+  BARS(q_full, l.q_stages, 1);
+  BARS(q_empty, l.q_stages, k.q_empty_count);
+  BARS(o_full, l.q_stages * k.warpgroups, 4);
+  l.k = 0, l.v = l.stages, l.q = 2 * l.stages;
+  int blocks[12], tiles = 1 + (int)(seed % 12);
+  for (int t = 0; t < tiles; t++) blocks[t] = 1 + (int)((seed >> 8) * 2654435761u >> (t + 3)) % 6;
+  for (int t = 0; t < tiles; t++) blocks[t] = blocks[t] < 1 ? 1 : blocks[t];
+  producer(&m.role[m.roles++], &l, blocks, tiles);
+  q_loader(&m.role[m.roles++], &l, tiles);
+  if (l.o_tma) storer(&m.role[m.roles++], &l, k.q_empty_count, tiles);
+  for (int w = 0; w < k.warpgroups; w++) consumer(&m.role[m.roles++], &l, w, blocks, tiles);
+  run_machine(&m, &seed);
+}
+
+static void protocol(void **state) {
+  (void)state;
+  for (int n = 0; n < N_DEFAULTS; n++) {
+    struct instance i;
+    struct error err = {0};
+    assert_int_equal(resolve(defaults[n], NULL, &i, &err), 0);
+    for (unsigned seed = 0; seed < 60; seed++) simulate(&i, seed * 2654435761u + seed % 12);
+  }
+}
+
+// ---- text and feasibility
+// ------------------------------------------------------------------------------------------------
+
+static int count(const char *text, const char *word) {
+  int n = 0;
+  for (; (text = strstr(text, word)); text += strlen(word)) n++;
+  return n;
+}
+
+static void text(void **state) {
+  (void)state;
+  for (int n = 0; n < N_DEFAULTS; n++) {
+    struct instance i;
+    struct buf b = render(defaults[n], NULL, &i);
+    char list[32];
+    snprintf(list, sizeof list, "%%%d}, \"", i.spec.head_dim_v / 2 - 1); // end of PV's register list
+    assert_int_equal(count(b.data, "wgmma.mma_async"), i.spec.head_dim / 16 + i.config.v[CFG_BLOCK_N] / 16);
+    assert_true(count(b.data, list) >= i.config.v[CFG_BLOCK_N] / 16);
+    assert_null(strstr(b.data, "template"));
+    assert_null(strstr(b.data, "${"));
+    buf_free(&b);
+  }
+}
+
+static void refusals(void **state) {
+  (void)state;
+  static const struct {
+    const char *problem, *set, *says;
+  } rows[] = {{"d128:bf16", "stages=4", "stages=3 fits"},
+              {"d128:bf16", "block_n=256,stages=2", "bytes of shared memory, sm90a has 232448"},
+              {"d64:bf16", "block_m=256,block_n=128,stages=2", "registers a thread"},
+              {"d128:bf16", "regs=248", "240 is the most"},
+              {"d128:bf16", "block_m=100", "128 is the nearest"},
+              {"d128:bf16", "stages=1", "overlap=0 works"},
+              {"d128:bf16", "block_m=64,pingpong=1", "pingpong=0 works"},
+              {"d128:bf16", "overlap=0,flat=1", "flat=0 works"},
+              {"d128:bf16", "overlap=0,q_regs=1", "q_regs=0 works"},
+              {"d128:bf16", "overlap=0,softmax=fast", "softmax=conditional works"},
+              {"d128:bf16", "q_regs=0", "q_stages=2, works"},
+              {"d128:bf16", "tile_n=4", "does not apply"},
+              {"d80:bf16", NULL, "64 is the nearest"},
+              {"d128:f32", NULL, "bf16"}};
+  for (size_t n = 0; n < sizeof rows / sizeof *rows; n++) {
+    struct instance i;
+    struct error err = {0};
+    if (!resolve(rows[n].problem, rows[n].set, &i, &err))
+      fail_msg("%s %s was not refused", rows[n].problem, rows[n].set);
+    if (!strstr(err.text, rows[n].says))
+      fail_msg("%s %s: \"%s\" does not say \"%s\"", rows[n].problem, rows[n].set, err.text, rows[n].says);
+  }
+}
+
+// ---- ptxas
+// -----------------------------------------------------------------------------------------------------------------
+
+static bool have_nvrtc(void) {
+  int major, minor;
+  struct error err = {0};
+  if (!nvrtc_version(&major, &minor, &err)) return true;
+  print_message("not checked: registers, spills and serialised wgmma of CUDA kernels: %s\n", err.text);
+  return false;
+}
+
+static void compiled(void **state) {
+  (void)state;
+  if (!have_nvrtc()) return;
+  for (int n = 0; n < N_DEFAULTS; n++) {
+    struct instance i;
+    struct cuda_kernel k;
+    struct gpu_report report;
+    struct error err = {0};
+    struct buf b = render(defaults[n], NULL, &i), cubin = {0};
+    cuda_derive(&i, &k);
+    if (nvrtc_compile(b.data, &cubin, &report, &err)) fail_msg("%s: %s", defaults[n], err.text);
+    assert_true(cubin.len > 1000 && !memcmp(cubin.data, "\177ELF", 4));
+    assert_int_equal(report.registers, k.entry_regs);
+    if (report.spill_stores + report.spill_loads + report.stack_bytes)
+      fail_msg("%s: %d bytes of spill stores, %d of loads", defaults[n], report.spill_stores, report.spill_loads);
+    assert_string_equal(report.serialized, "");
+    buf_free(&b);
+    buf_free(&cubin);
+  }
+}
+
+// A kernel that reads S before waiting for it: ptxas serialises its wgmma, and that is refused.
+static void serialised(void **state) {
+  (void)state;
+  if (!have_nvrtc()) return;
+  struct instance i;
+  struct gpu_report report;
+  struct error err = {0};
+  struct buf b = render("d128:bf16", NULL, &i), cubin = {0};
+  char *wait = strstr(b.data, "wgmma.wait_group.sync.aligned 1;");
+  assert_non_null(wait);
+  memset(wait, ' ', strlen("wgmma.wait_group.sync.aligned 1;"));
+  assert_int_not_equal(nvrtc_compile(b.data, &cubin, &report, &err), 0);
+  assert_non_null(strstr(err.text, "C75"));
+  buf_free(&b);
+  buf_free(&cubin);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(descriptors), cmocka_unit_test(fragments), cmocka_unit_test(protocol),  cmocka_unit_test(text),
+      cmocka_unit_test(refusals),    cmocka_unit_test(compiled),  cmocka_unit_test(serialised)};
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
