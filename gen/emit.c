@@ -193,7 +193,7 @@ int emit_kernel(const struct instance *instance, enum printer printer, const str
   int status = check_dir(t, err);
   if (!status && !abi) status = fail(err, STROBE_INTERNAL, "kernel_abi.h is not embedded in this build");
   if (!status) status = kernel_render(i, &options, &body, &out->stats, err);
-  instance_name(i, &out->name);
+  instance_symbol(i, &out->name); // files are named like the symbol, so no two instances share one
   instance_symbol(i, &out->symbol);
   out->suffix = i->target->family == FAMILY_CUDA ? ".cu" : ".c";
   if (!status && !out->name.failed && !out->symbol.failed && i->target->family == FAMILY_CUDA) {

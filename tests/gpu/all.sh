@@ -1,0 +1,21 @@
+#!/bin/sh
+# Checks and times every CUDA kernel in one call, on a machine with an H100 or H200 and torch:
+#   python3 tests/gpu/build.py build/strobe build/gpu     # where nvcc is: emits and compiles the kernels
+#   tests/gpu/all.sh build/strobe build/gpu               # where the GPU is: nothing is installed there
+# The first argument may come from `make TCC=0`. Ends with 1 if a check failed.
+set -u
+strobe=$1 folder=$2 here=$(dirname "$0") log=$(mktemp)
+{
+  "$strobe" doctor
+  for problem in d64:bf16:b2h6/2q384k256 d64:f16:causal:b1h4q513k500 d128:bf16:b2h6/1q203k113 d128:bf16:causal:b2h6/2q239k301 \
+    d128:f16:causal_top_left:b1h2q300k200 d192:bf16:b1h2q200k300 d256:bf16:causal:b1h2q300k300 d256:f16:b1h2q130k200; do
+    "$strobe" verify "$problem" --target sm90a
+  done
+  python3 "$here/run.py" "$folder" check 2
+  python3 "$here/run.py" "$folder" race 1000
+  python3 "$here/accuracy.py" "$folder"
+  python3 "$here/run.py" "$folder" time
+} 2>&1 | tee "$log"
+if grep -q -E '^FAIL|[1-9][0-9]* failed|Traceback|CUDA_ERROR' "$log"; then status=1; else status=0; fi
+rm -f "$log"
+exit $status
