@@ -35,7 +35,11 @@ $include "cpu/pack_q.inc"
 
 $include "cpu/qk.inc"
 
-$include "cpu/softmax.inc"
+$include "cpu/start.inc"
+
+$include "cpu/rescale.inc"
+
+$include "cpu/exp_block.inc"
 
 $if stages == 2
   $include "cpu/qk_softmax.inc"

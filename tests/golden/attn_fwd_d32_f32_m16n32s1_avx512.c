@@ -275,6 +275,23 @@ KERNEL void qk_block(const float *k, const float *qt, float *score, float *block
   }
 }
 
+// O = 0, m = -inf, l = 0.
+KERNEL void start(float *ot, float *m, float *l) {
+  __m512 x;
+  __m512 y;
+  {
+    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+    y = _mm512_setzero_ps();
+    _mm512_storeu_ps(m, x);
+    _mm512_storeu_ps(l, y);
+  }
+  for (int d = 0; d < 32; d++, ot += 16) {
+    {
+      _mm512_storeu_ps(ot, y);
+    }
+  }
+}
+
 // Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l. A row that has seen no key keeps
 // m = -inf and gets alpha = 0, since the second operand of max wins against NaN.
 KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
@@ -348,23 +365,6 @@ KERNEL void exp_block(float *score, const float *m, float *l) {
   {
     sum0 = _mm512_add_ps(sum0, _mm512_loadu_ps(l));
     _mm512_storeu_ps(l, sum0);
-  }
-}
-
-// O = 0, m = -inf, l = 0.
-KERNEL void start(float *ot, float *m, float *l) {
-  __m512 x;
-  __m512 y;
-  {
-    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
-    y = _mm512_setzero_ps();
-    _mm512_storeu_ps(m, x);
-    _mm512_storeu_ps(l, y);
-  }
-  for (int d = 0; d < 32; d++, ot += 16) {
-    {
-      _mm512_storeu_ps(ot, y);
-    }
   }
 }
 
