@@ -7,8 +7,8 @@ enum { PARTS = 5 };
 static const char *const part_names[PARTS] = {"render_ms", "encode_ms", "compile_ms", "load_ms", "total_ms"};
 
 // Makes the plan `runs` times, each in a context of its own (so nothing is found in a table), and takes the medians.
-static int measure(const struct problem *p, const struct bench_jit_options *o, double median[PARTS], struct strobe_plan_info *info,
-                   struct buf *instance, struct error *err) {
+static int measure(const struct problem *p, const struct bench_jit_options *o, double median[PARTS],
+                   struct strobe_plan_info *info, struct buf *instance, struct error *err) {
   double *times = calloc((size_t)o->runs * PARTS, sizeof *times);
   if (!times) return fail(err, STROBE_NO_MEMORY, "no memory for %lld runs", (long long)o->runs);
   int status = 0;
@@ -35,7 +35,8 @@ static int measure(const struct problem *p, const struct bench_jit_options *o, d
 }
 
 int bench_jit(char *const *problems, int n, const struct bench_jit_options *o, struct error *err) {
-  static const char *const header[] = {"problem", "instance", "render ms", "encode ms", "libtcc ms", "load ms", "total ms"};
+  static const char *const header[] = {"problem",   "instance", "render ms", "encode ms",
+                                       "libtcc ms", "load ms",  "total ms"};
   struct table t;
   struct buf out = {0}, instance = {0}, text = {0};
   struct json j = {.out = &out};

@@ -21,12 +21,15 @@ struct cpu_defaults {
   int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
   enum exp_kind exp_f32, exp_bf16;                     // by P's dtype
 };
-static const struct cpu_defaults vector_defaults = {.cols = 4, .block_n = 128, .tile_n = 4, .stages = 2, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+static const struct cpu_defaults vector_defaults = {
+    .cols = 4, .block_n = 128, .tile_n = 4, .stages = 2, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
 static const struct cpu_defaults scalar_defaults = {
     .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
 
-static const struct cpu_defaults *defaults_of(const struct target *t) { return t->vregs ? &vector_defaults : &scalar_defaults; }
+static const struct cpu_defaults *defaults_of(const struct target *t) {
+  return t->vregs ? &vector_defaults : &scalar_defaults;
+}
 
 struct resolver {
   const struct spec *s;
@@ -224,7 +227,8 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
   if (status) return status;
   for (int i = 0; i < CFG_COUNT; i++)
     if (c->v[i] != CONFIG_UNSET && !config_field_applies((enum config_field)i, t))
-      return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out", config_fields[i].name, t->name);
+      return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out",
+                  config_fields[i].name, t->name);
   if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err};

@@ -1,5 +1,6 @@
-// Turns files into a C table: `embed templates/cpu/a.inc ...` prints embedded_files[]. A build tool, not part of the library.
-// Names are relative to templates/ (others keep their last component), so that $include "cpu/qk.inc" finds them.
+// Turns files into a C table: `embed templates/cpu/a.inc ...` prints embedded_files[]. A build tool, not part of the
+// library. Names are relative to templates/ (others keep their last component), so that $include "cpu/qk.inc" finds
+// them.
 #include <stdio.h>
 #include <string.h>
 

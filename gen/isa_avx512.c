@@ -27,11 +27,14 @@ static const struct isa_row avx512_rows[] = {
     {"zip",
      "{ __m512 zip_ = $0; $0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), $1); "
      "$1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), $1); }",
-     "vmovups t0,#zip_lo; vmovups t1,#zip_hi; vpermi2ps t0,$0,$1; vpermi2ps t1,$0,$1; vmovups $0,t0; vmovups $1,t1", 2, 0.6},
+     "vmovups t0,#zip_lo; vmovups t1,#zip_hi; vpermi2ps t0,$0,$1; vpermi2ps t1,$0,$1; vmovups $0,t0; vmovups $1,t1", 2,
+     0.6},
     {"zip16",
-     "{ __m512i zip_ = $0i; $0 = _mm512_castsi512_ps(_mm512_permutex2var_epi16(zip_, _mm512_loadu_si512(zip16_lo), $1i)); "
+     "{ __m512i zip_ = $0i; $0 = _mm512_castsi512_ps(_mm512_permutex2var_epi16(zip_, _mm512_loadu_si512(zip16_lo), "
+     "$1i)); "
      "$1 = _mm512_castsi512_ps(_mm512_permutex2var_epi16(zip_, _mm512_loadu_si512(zip16_hi), $1i)); }",
-     "vmovups t0,#zip16_lo; vmovups t1,#zip16_hi; vpermi2w t0,$0,$1; vpermi2w t1,$0,$1; vmovups $0,t0; vmovups $1,t1", 2, 0.6},
+     "vmovups t0,#zip16_lo; vmovups t1,#zip16_hi; vpermi2w t0,$0,$1; vpermi2w t1,$0,$1; vmovups $0,t0; vmovups $1,t1",
+     2, 0.6},
     {"load_first", "$0 = _mm512_maskz_loadu_ps(first_lanes($2n), $1p)",
      "eax $2; vpbroadcastd t0,eax; vpcmpd kt,t0,#iota,6; vmovups $0{kt}{z},$1", 1, 0.3},
     {"store_first", "_mm512_mask_storeu_ps($0p, first_lanes($2n), $1)",
@@ -40,7 +43,8 @@ static const struct isa_row avx512_rows[] = {
     {"first", "$0 = first_lanes($1n)", "eax $1; vpbroadcastd t0,eax; vpcmpd $0,t0,#iota,6", 1, 0.3},
     {"only", "$0 = _mm512_cmpeq_epi32_mask(_mm512_set1_epi32((int)($1n)), _mm512_loadu_si512(iota))",
      "eax $1; vpbroadcastd t0,eax; vpcmpd $0,t0,#iota,0", 1, 0.3},
-    {"nonzero", "$0 = _mm512_cmp_ps_mask($1, _mm512_setzero_ps(), _CMP_NEQ_UQ)", "vpxord t0,t0,t0; vcmpps $0,$1,t0,4", 1, 0.3},
+    {"nonzero", "$0 = _mm512_cmp_ps_mask($1, _mm512_setzero_ps(), _CMP_NEQ_UQ)", "vpxord t0,t0,t0; vcmpps $0,$1,t0,4",
+     1, 0.3},
     {"select", "$0 = _mm512_mask_blend_ps($1, $3, $2)", "vblendmps $0{$1},$3,$2", 0, 0},
     {"fma_if", "$0 = _mm512_mask3_fmadd_ps($2, $3, $0, $1)", "vfmadd231ps $0{$1},$2,$3", 0, 1},
     {"prefetch", "_mm_prefetch((const char *)($0p), _MM_HINT_T0)", "prefetcht0 $0", 0, 0},
@@ -50,16 +54,27 @@ static const struct isa_row bf16_rows[] = {
     {"dot", "$0 = _mm512_dpbf16_ps($0, $1h, $2h)", "vdpbf16ps $0,$1,$2", 0, 1},
     {"dot_if", "$0 = _mm512_mask_dpbf16_ps($0, $1, $2h, $3h)", "vdpbf16ps $0{$1},$2,$3", 0, 1},
     {"bf16_pair",
-     "$0 = _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_loadu_si512(pair16), (__m512i)_mm512_cvtne2ps_pbh($0, $1)))",
+     "$0 = _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_loadu_si512(pair16), (__m512i)_mm512_cvtne2ps_pbh($0, "
+     "$1)))",
      "vcvtne2ps2bf16 $0,$0,$1; vmovups $2,#pair16; vpermw $0,$2,$0", 0, 0.55},
     {"store_bf16", "_mm256_mask_storeu_epi16($0p, first_lanes($2n), (__m256i)_mm512_cvtneps_pbh($1))",
      "eax $2; vpbroadcastd t0,eax; vpcmpd kt,t0,#iota,6; vcvtneps2bf16 yt0,$1; vmovdqu16 $0{kt},yt0", 1, 0.6},
 };
 
-static const struct isa avx512 = {"avx512",    NULL,        avx512_rows, sizeof avx512_rows / sizeof avx512_rows[0],
-                                  "__m512",    "__mmask16", "avx512f,avx512bw,avx512dq,avx512vl"};
-static const struct isa avx512bf16 = {"avx512bf16", &avx512,     bf16_rows, sizeof bf16_rows / sizeof bf16_rows[0],
-                                      "__m512",     "__mmask16", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"};
+static const struct isa avx512 = {"avx512",
+                                  NULL,
+                                  avx512_rows,
+                                  sizeof avx512_rows / sizeof avx512_rows[0],
+                                  "__m512",
+                                  "__mmask16",
+                                  "avx512f,avx512bw,avx512dq,avx512vl"};
+static const struct isa avx512bf16 = {"avx512bf16",
+                                      &avx512,
+                                      bf16_rows,
+                                      sizeof bf16_rows / sizeof bf16_rows[0],
+                                      "__m512",
+                                      "__mmask16",
+                                      "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"};
 
 static const struct isa *const isas[] = {&avx512, &avx512bf16};
 

@@ -20,7 +20,8 @@ uint64_t templates_hash(void) {
   return h;
 }
 
-// ---- templates: embedded, or from a directory --------------------------------------------------------------------------
+// ---- templates: embedded, or from a directory
+// --------------------------------------------------------------------------
 
 struct loader {
   const char *dir;
@@ -57,13 +58,16 @@ static const char *load(void *context, const char *name, size_t *len) {
   return NULL;
 }
 
-// ---- the sink ----------------------------------------------------------------------------------------------------------
+// ---- the sink
+// ----------------------------------------------------------------------------------------------------------
 
 static int too_many(struct printer_state *p, struct error *err) {
   int limit = p->kind == PRINTER_SCALAR ? 0 : p->target->vregs;
   if (limit && p->scope.vregs_peak > limit)
-    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", p->scope.vregs_peak, p->target->name, limit);
-  if (p->scope.masks_peak > 6) return fail(err, STROBE_UNSUPPORTED, "needs %d mask registers, there are 6", p->scope.masks_peak);
+    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", p->scope.vregs_peak, p->target->name,
+                limit);
+  if (p->scope.masks_peak > 6)
+    return fail(err, STROBE_UNSUPPORTED, "needs %d mask registers, there are 6", p->scope.masks_peak);
   return 0;
 }
 
@@ -97,7 +101,8 @@ static int on_block_begin(void *context, const char *text, size_t len, int inden
   struct kernel_stats *s = p->stats;
   int i = 0;
   while (i < s->n_phases && strcmp(s->phase[i].name, p->scope.label)) i++;
-  if (i == (int)(sizeof s->phase / sizeof s->phase[0])) return fail(err, STROBE_INVALID, "too many different $block labels");
+  if (i == (int)(sizeof s->phase / sizeof s->phase[0]))
+    return fail(err, STROBE_INVALID, "too many different $block labels");
   if (i == s->n_phases) memcpy(s->phase[s->n_phases++].name, p->scope.label, sizeof s->phase[i].name);
   p->phase = &s->phase[i];
   p->indent = indent;
@@ -145,7 +150,8 @@ static int on_constants(void *context, int indent, struct buf *out, struct error
 static int on_mark(void *context) { return ((struct printer_state *)context)->scope.n_vreg; }
 static void on_release(void *context, int mark) { vop_release(&((struct printer_state *)context)->scope, mark); }
 
-// ---- what templates see ------------------------------------------------------------------------------------------------
+// ---- what templates see
+// ------------------------------------------------------------------------------------------------
 
 enum { MAX_BINDINGS = 40 };
 struct bindings {
@@ -164,11 +170,13 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
 // Memory of one worker: Q^T, S (one block a stage), O^T, four rows of statistics, the scale.
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
-  int64_t rows = i->spec.head_dim / (i->spec.kv == DT_BF16 ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] + i->spec.head_dim_v + 4;
+  int64_t rows =
+      i->spec.head_dim / (i->spec.kv == DT_BF16 ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] + i->spec.head_dim_v + 4;
   return 4 * (rows * c[CFG_BLOCK_M] + 16);
 }
 
-static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o, const struct isa *isa) {
+static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o,
+                          const struct isa *isa) {
   const struct spec *s = &i->spec;
   const int *c = i->config.v;
   bind_int(b, "head_dim", s->head_dim);
@@ -211,7 +219,8 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
     return fail(err, STROBE_UNSUPPORTED, "printer %s: target %s has no vector instructions; printer scalar works",
                 printer_names[o->printer], i->target->name);
   if (o->printer == PRINTER_CODE && !x86_available())
-    return fail(err, STROBE_UNSUPPORTED, "printer code: this build has no encoder (TCC=0); printers intrin and scalar work");
+    return fail(err, STROBE_UNSUPPORTED,
+                "printer code: this build has no encoder (TCC=0); printers intrin and scalar work");
 
   struct printer_state *p = calloc(1, sizeof *p);
   struct code_row *rows = calloc((size_t)vop_count, sizeof *rows);
@@ -219,7 +228,12 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
   instance_symbol(i, &symbol);
   int status = !p || !rows || symbol.failed ? fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel") : 0;
   if (!status) {
-    *p = (struct printer_state){.kind = o->printer, .isa = isa, .target = i->target, .comments = o->comments, .clock_ns = o->clock_ns, .stats = stats,
+    *p = (struct printer_state){.kind = o->printer,
+                                .isa = isa,
+                                .target = i->target,
+                                .comments = o->comments,
+                                .clock_ns = o->clock_ns,
+                                .stats = stats,
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
     struct render_options with_symbol = *o;
@@ -228,7 +242,11 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
     bind_instance(&b, i, &with_symbol, isa);
     struct loader loader = {.dir = o->templates.dir};
     struct tpl_sink sink = {p, on_vreg, on_block_begin, on_op, on_block_end, on_constants, on_mark, on_release};
-    struct tpl_options options = {.bindings = b.b, .n_bindings = b.n, .load = load, .load_context = &loader, .sink = &sink,
+    struct tpl_options options = {.bindings = b.b,
+                                  .n_bindings = b.n,
+                                  .load = load,
+                                  .load_context = &loader,
+                                  .sink = &sink,
                                   .drop_comments = !o->comments};
     size_t start = out->len;
     status = tpl_render("cpu/attn_fwd.c", &options, out, err);

@@ -15,24 +15,25 @@ struct templates {
 };
 uint64_t templates_hash(void); // of the embedded set
 
-// Counts of one labelled phase ("qk", "softmax", "pv", ...), for `explain`. Static: per rendered statement, not per run.
+// Counts of one labelled phase ("qk", "softmax", "pv", ...), for `explain`. Static: per rendered statement, not per
+// run.
 struct phase_stats {
   char name[24];
-  int ops;          // vector operations
-  int instructions; // machine instructions (code printer)
-  int bytes;        // their encoded size (code printer)
-  double slots;     // FMA-pipe slots
-  int fmas;         // fma and dot operations among ops
+  int ops;             // vector operations
+  int instructions;    // machine instructions (code printer)
+  int bytes;           // their encoded size (code printer)
+  double slots;        // FMA-pipe slots
+  int fmas;            // fma and dot operations among ops
   char registers[200]; // live registers, "top v0-3, s v4-19, q v20-23", of the statement with the most
 };
 
 struct kernel_stats {
   struct phase_stats phase[24];
   int n_phases;
-  int vregs_peak;      // most vector registers live at once
-  int vregs_limit;     // what the target has; 0 = no limit
-  int gprs_peak;       // most general registers in a block (code printer)
-  int code_bytes;      // sum over phases
+  int vregs_peak;        // most vector registers live at once
+  int vregs_limit;       // what the target has; 0 = no limit
+  int gprs_peak;         // most general registers in a block (code printer)
+  int code_bytes;        // sum over phases
   int64_t scratch_bytes; // per worker
   int64_t encode_ns;     // spent in the instruction encoder (code printer), if options give a clock
 };
@@ -40,9 +41,9 @@ struct kernel_stats {
 struct render_options {
   enum printer printer;
   struct templates templates;
-  bool comments;   // keep comments and mnemonics (emit); false for the JIT: less text to compile
-  bool for_tcc;    // prologue without headers (libtcc ships none)
-  const char *symbol; // NULL: instance_symbol
+  bool comments;             // keep comments and mnemonics (emit); false for the JIT: less text to compile
+  bool for_tcc;              // prologue without headers (libtcc ships none)
+  const char *symbol;        // NULL: instance_symbol
   int64_t (*clock_ns)(void); // NULL, or what encode_ns is measured with: the generator has no clock of its own
 };
 

@@ -8,8 +8,10 @@ static void print_linear(const struct printer_state *p, const struct linear *l, 
   for (int i = 0; i < l->n; i++) {
     int64_t k = l->term[i].coefficient;
     if (!k) continue;
-    if (!first) buf_str(out, k < 0 ? " - " : " + ");
-    else if (k < 0) buf_char(out, '-');
+    if (!first)
+      buf_str(out, k < 0 ? " - " : " + ");
+    else if (k < 0)
+      buf_char(out, '-');
     if (k != 1 && k != -1) {
       buf_int(out, k < 0 ? -k : k);
       buf_str(out, " * ");
@@ -55,7 +57,8 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
   if (lane) buf_str(out, b->bytes == 4 ? " + e" : " + 2 * e");
 }
 
-// ---- intrin ------------------------------------------------------------------------------------------------------------
+// ---- intrin
+// ------------------------------------------------------------------------------------------------------------
 
 static void intrin_value(const struct printer_state *p, const struct operand *o, struct buf *out) {
   switch (o->kind) {
@@ -107,7 +110,8 @@ static void intrin_operand(const struct printer_state *p, const struct operand *
   }
 }
 
-// ---- scalar ------------------------------------------------------------------------------------------------------------
+// ---- scalar
+// ------------------------------------------------------------------------------------------------------------
 
 static void scalar_memory(const struct printer_state *p, const struct operand *o, char field, struct buf *out) {
   bool f32 = p->scope.name[o->base].bytes == 4, lane = o->kind == OPD_MEM;
@@ -123,7 +127,8 @@ static void scalar_memory(const struct printer_state *p, const struct operand *o
   buf_str(out, field == 'f' ? "))" : ")");
 }
 
-static void scalar_operand(const struct printer_state *p, const struct operand *o, char field, bool call, struct buf *out) {
+static void scalar_operand(const struct printer_state *p, const struct operand *o, char field, bool call,
+                           struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
     vop_register_name(&p->scope, o, out);
@@ -135,12 +140,16 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
     break;
   case OPD_MEM:
   case OPD_BCAST:
-    if (field == 'p') print_pointer(p, o, !call, out);
-    else scalar_memory(p, o, field, out);
+    if (field == 'p')
+      print_pointer(p, o, !call, out);
+    else
+      scalar_memory(p, o, field, out);
     break;
   case OPD_LITERAL:
-    if (field == 'f' && finite_bits(o->bits)) print_float(o->bits, out);
-    else buf_printf(out, field == 'f' ? "as_float(0x%08xu)" : "0x%08xu", o->bits);
+    if (field == 'f' && finite_bits(o->bits))
+      print_float(o->bits, out);
+    else
+      buf_printf(out, field == 'f' ? "as_float(0x%08xu)" : "0x%08xu", o->bits);
     break;
   case OPD_VCONST:
     if (field == 'f') buf_str(out, "as_float(");
@@ -151,7 +160,8 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
   }
 }
 
-// ---- both --------------------------------------------------------------------------------------------------------------
+// ---- both
+// --------------------------------------------------------------------------------------------------------------
 
 // Copies a row's text, replacing $N with an optional suffix (i, h, p, n after intrin; .f, .u, p, n after scalar).
 static void expand(struct printer_state *p, const char *text, const struct operand *o, bool call, struct buf *out) {
@@ -163,11 +173,15 @@ static void expand(struct printer_state *p, const char *text, const struct opera
     }
     const struct operand *x = &o[*++c - '0'];
     char suffix = 0;
-    if (scalar && c[1] == '.') suffix = c[2], c += 2;
-    else if (c[1] == 'p' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h') suffix = *++c;
+    if (scalar && c[1] == '.')
+      suffix = c[2], c += 2;
+    else if (c[1] == 'p' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h')
+      suffix = *++c;
     if (x->kind == OPD_VCONST) p->vconst_used[x->vconst] = true;
-    if (scalar) scalar_operand(p, x, suffix, call, out);
-    else intrin_operand(p, x, suffix, out);
+    if (scalar)
+      scalar_operand(p, x, suffix, call, out);
+    else
+      intrin_operand(p, x, suffix, out);
   }
 }
 
@@ -177,7 +191,8 @@ static void note_named_constants(struct printer_state *p, const char *text) {
     if (strstr(text, vconst_table[i].name)) p->vconst_used[i] = true;
 }
 
-int c_op(struct printer_state *p, const struct vop *op, const struct operand *o, int indent, struct buf *out, struct error *err) {
+int c_op(struct printer_state *p, const struct vop *op, const struct operand *o, int indent, struct buf *out,
+         struct error *err) {
   bool scalar = p->kind == PRINTER_SCALAR;
   const char *text = op->scalar;
   p->phase->ops++;
@@ -204,8 +219,10 @@ void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *
     const struct vreg_decl *d = &p->scope.vreg[i];
     int n = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1);
     for (int c = 0; c < indent; c++) buf_char(out, ' ');
-    if (p->kind == PRINTER_SCALAR) buf_str(out, d->mask ? "unsigned char " : "lane ");
-    else buf_printf(out, "%s ", d->mask ? p->isa->mask_type : p->isa->vector_type);
+    if (p->kind == PRINTER_SCALAR)
+      buf_str(out, d->mask ? "unsigned char " : "lane ");
+    else
+      buf_printf(out, "%s ", d->mask ? p->isa->mask_type : p->isa->vector_type);
     for (int r = 0; r < n; r++) {
       struct operand o = {.kind = OPD_REG, .decl = i, .reg = d->first + r};
       if (r) buf_str(out, ", ");
@@ -220,6 +237,7 @@ void c_constants(struct printer_state *p, struct buf *out) {
   for (int i = 0; i < vconst_count; i++) {
     if (!p->vconst_used[i]) continue;
     buf_printf(out, "static const unsigned %s[16] = { // %s", vconst_table[i].name, vconst_table[i].about);
-    for (int l = 0; l < 16; l++) buf_printf(out, "%s0x%08xu%s", l % 8 ? " " : "\n  ", vconst_table[i].bits[l], l < 15 ? "," : "};\n");
+    for (int l = 0; l < 16; l++)
+      buf_printf(out, "%s0x%08xu%s", l % 8 ? " " : "\n  ", vconst_table[i].bits[l], l < 15 ? "," : "};\n");
   }
 }

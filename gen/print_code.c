@@ -1,8 +1,9 @@
 // The printer `code`: each operation encoded, each $block one inline-asm statement made of `.byte` lines for libtcc.
 //
 // A block's pointers and integers reach it through one array, `long frame[]`, whose address is in rdi. They are loaded
-// into general registers where they are first used; `base + I*stride` becomes base + {1,2,4,8} * stride, an odd multiple of
-// the stride kept in a register, or a derived pointer. rax is scratch; rbp and rsp belong to the C code around.
+// into general registers where they are first used; `base + I*stride` becomes base + {1,2,4,8} * stride, an odd
+// multiple of the stride kept in a register, or a derived pointer. rax is scratch; rbp and rsp belong to the C code
+// around.
 #include "printer.h"
 
 #include <string.h>
@@ -10,7 +11,8 @@
 static const int pool[] = {X86_RSI, X86_RDX, X86_RCX, X86_R8, 9, 10, 11, X86_RBX, 12, 13, 14, 15};
 enum { POOL = sizeof pool / sizeof pool[0], MASK_TEMP = 7 };
 
-// ---- instructions of a row ---------------------------------------------------------------------------------------------
+// ---- instructions of a row
+// ---------------------------------------------------------------------------------------------
 
 static int parse_row_operand(const char **c, struct row_operand *o) {
   if (**c == 'y') o->half = true, ++*c;
@@ -55,20 +57,24 @@ static void parse_row(const struct isa_row *row, struct code_row *out) {
       c++;
       parse_row_operand(&c, &insn->op[insn->n++]);
       for (; *c == '{'; c += strcspn(c, "}") + 1) {
-        if (c[1] == 'z') insn->zeroing = true;
-        else insn->mask = c[1] == '$' ? c[2] - '0' : -2;
+        if (c[1] == 'z')
+          insn->zeroing = true;
+        else
+          insn->mask = c[1] == '$' ? c[2] - '0' : -2;
       }
     }
     if (*c == ';') c++;
   }
 }
 
-// ---- emitting bytes ----------------------------------------------------------------------------------------------------
+// ---- emitting bytes
+// ----------------------------------------------------------------------------------------------------
 
 static const char hex[] = "0123456789abcdef";
 
 // `".byte 0x62,...\n" /* mnemonic */`
-static void put_byte_line(const struct printer_state *p, struct buf *out, const struct x86_insn *insn, const uint8_t *bytes, int n) {
+static void put_byte_line(const struct printer_state *p, struct buf *out, const struct x86_insn *insn,
+                          const uint8_t *bytes, int n) {
   for (int i = 0; i < p->indent + 2; i++) buf_char(out, ' ');
   buf_str(out, "\".byte ");
   for (int i = 0; i < n; i++) {
@@ -80,8 +86,8 @@ static void put_byte_line(const struct printer_state *p, struct buf *out, const 
   buf_str(out, " */\n");
 }
 
-// Without comments, `out` collects raw bytes, and code_block_end packs them into .quad: libtcc reads that more than twice as fast
-// as .byte (36 KB: 1.3 against 3.1 ms).
+// Without comments, `out` collects raw bytes, and code_block_end packs them into .quad: libtcc reads that more than
+// twice as fast as .byte (36 KB: 1.3 against 3.1 ms).
 static int put(struct printer_state *p, struct buf *out, const struct x86_insn *insn, struct error *err) {
   uint8_t bytes[15];
   int64_t start = p->clock_ns ? p->clock_ns() : 0;
@@ -94,8 +100,10 @@ static int put(struct printer_state *p, struct buf *out, const struct x86_insn *
     buf_free(&text);
     return STROBE_INTERNAL;
   }
-  if (p->comments) put_byte_line(p, out, insn, bytes, n);
-  else buf_add(out, (const char *)bytes, (size_t)n);
+  if (p->comments)
+    put_byte_line(p, out, insn, bytes, n);
+  else
+    buf_add(out, (const char *)bytes, (size_t)n);
   p->phase->instructions++;
   p->phase->bytes += n;
   return 0;
@@ -120,14 +128,16 @@ static void put_quads(struct buf *out, const uint8_t *bytes, size_t n) {
 
 static struct x86_operand r64(int reg) { return (struct x86_operand){.kind = X86_R64, .reg = reg, .index = -1}; }
 
-static int simple(struct printer_state *p, const char *mnemonic, struct x86_operand a, struct x86_operand b, int64_t imm,
-                  bool has_imm, struct error *err) {
-  struct x86_insn insn = {.mnemonic = x86_mnemonic(mnemonic, (int)strlen(mnemonic)), .n = has_imm ? 3 : 2, .op = {a, b}};
+static int simple(struct printer_state *p, const char *mnemonic, struct x86_operand a, struct x86_operand b,
+                  int64_t imm, bool has_imm, struct error *err) {
+  struct x86_insn insn = {
+      .mnemonic = x86_mnemonic(mnemonic, (int)strlen(mnemonic)), .n = has_imm ? 3 : 2, .op = {a, b}};
   if (has_imm) insn.op[2] = (struct x86_operand){.kind = X86_IMM, .value = imm};
   return put(p, &p->prologue, &insn, err);
 }
 
-// ---- general registers -------------------------------------------------------------------------------------------------
+// ---- general registers
+// -------------------------------------------------------------------------------------------------
 
 static int new_gpr(struct printer_state *p, struct error *err) {
   if (p->gprs == POOL) {
@@ -144,7 +154,8 @@ static int load_slot(struct printer_state *p, const char *c_text, struct error *
   int reg = new_gpr(p, err);
   if (reg < 0) return reg;
   buf_printf(&p->frame, "frame[%d] = (long)%s; ", p->frame_slots, c_text);
-  struct x86_operand mem = {.kind = X86_MEM, .base = X86_RDI, .index = -1, .scale = 1, .size = 8, .value = 8 * p->frame_slots++};
+  struct x86_operand mem = {
+      .kind = X86_MEM, .base = X86_RDI, .index = -1, .scale = 1, .size = 8, .value = 8 * p->frame_slots++};
   return simple(p, "mov", r64(reg), mem, 0, false, err) ? -1 : reg;
 }
 
@@ -153,7 +164,8 @@ static int name_gpr(struct printer_state *p, int name, struct error *err) {
   return p->gpr_of_name[name];
 }
 
-// A register that holds coefficient * stride (base < 0) or base + coefficient * stride, where a pointer's elements count.
+// A register that holds coefficient * stride (base < 0) or base + coefficient * stride, where a pointer's elements
+// count.
 static int derived_gpr(struct printer_state *p, int base, int stride, int64_t coefficient, struct error *err) {
   for (int i = 0; i < p->n_derived; i++) {
     struct derived *d = &p->derived[i];
@@ -195,11 +207,13 @@ static int memory(struct printer_state *p, const struct operand *o, struct x86_o
   return (out->base = derived_gpr(p, o->base, stride, k, err)) < 0 ? STROBE_UNSUPPORTED : 0;
 }
 
-// ---- constants ---------------------------------------------------------------------------------------------------------
+// ---- constants
+// ---------------------------------------------------------------------------------------------------------
 
 static int table_memory(struct printer_state *p, int line, int entry, struct x86_operand *out, struct error *err) {
   if (p->gpr_of_table < 0 && (p->gpr_of_table = load_slot(p, "vector_constants", err)) < 0) return STROBE_UNSUPPORTED;
-  *out = (struct x86_operand){.kind = X86_MEM, .base = p->gpr_of_table, .index = -1, .scale = 1, .value = 64 * line + 4 * entry};
+  *out = (struct x86_operand){
+      .kind = X86_MEM, .base = p->gpr_of_table, .index = -1, .scale = 1, .value = 64 * line + 4 * entry};
   return 0;
 }
 
@@ -217,8 +231,10 @@ static int literal_memory(struct printer_state *p, uint32_t bits, struct x86_ope
   while (i < p->n_literals && p->table_bits[p->literal[i] / 16][p->literal[i] % 16] != bits) i++;
   if (i == p->n_literals) {
     if (i == MAX_LITERALS || p->table_lines == 64) return fail(err, STROBE_INTERNAL, "constant table is full");
-    if (i % 16 == 0) p->literal[i] = 16 * p->table_lines++; // a new line of 16
-    else p->literal[i] = p->literal[i - 1] + 1;
+    if (i % 16 == 0)
+      p->literal[i] = 16 * p->table_lines++; // a new line of 16
+    else
+      p->literal[i] = p->literal[i - 1] + 1;
     p->n_literals++;
     p->table_bits[p->literal[i] / 16][p->literal[i] % 16] = bits;
   }
@@ -238,9 +254,11 @@ void code_constants(struct printer_state *p, struct buf *out) {
   buf_str(out, "};\n");
 }
 
-// ---- operations --------------------------------------------------------------------------------------------------------
+// ---- operations
+// --------------------------------------------------------------------------------------------------------
 
-static int operand(struct printer_state *p, const struct operand *o, bool half, struct x86_operand *out, struct error *err) {
+static int operand(struct printer_state *p, const struct operand *o, bool half, struct x86_operand *out,
+                   struct error *err) {
   switch (o->kind) {
   case OPD_REG: *out = (struct x86_operand){.kind = half ? X86_YMM : X86_ZMM, .reg = o->reg, .index = -1}; return 0;
   case OPD_MASK: *out = (struct x86_operand){.kind = X86_K, .reg = 1 + o->reg, .index = -1}; return 0;
@@ -256,7 +274,8 @@ static int operand(struct printer_state *p, const struct operand *o, bool half, 
 static int load_eax(struct printer_state *p, const struct operand *o, struct error *err) {
   const struct linear *l = &o->index;
   struct x86_operand eax = {.kind = X86_R32, .reg = X86_RAX, .index = -1};
-  struct x86_insn insn = {.mnemonic = x86_mnemonic("mov", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = l->constant}}};
+  struct x86_insn insn = {
+      .mnemonic = x86_mnemonic("mov", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = l->constant}}};
   if (l->n > 1 || (l->n == 1 && l->term[0].coefficient != 1) || l->constant != (int32_t)l->constant)
     return fail(err, STROBE_UNSUPPORTED, "%.*s: an integer operand is a name plus a constant", o->text_len, o->text);
   if (!l->n) return put(p, &p->body, &insn, err);
@@ -277,10 +296,14 @@ static int emit_insn(struct printer_state *p, const struct row_insn *r, const st
     int status = 0;
     switch (x->kind) {
     case ROW_OPERAND:
-      if (x->value == -2) *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
-      else status = operand(p, &o[x->value], x->half, out, err);
+      if (x->value == -2)
+        *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
+      else
+        status = operand(p, &o[x->value], x->half, out, err);
       break;
-    case ROW_TEMP: *out = (struct x86_operand){.kind = x->half ? X86_YMM : X86_ZMM, .reg = p->scope.vregs + x->value, .index = -1}; break;
+    case ROW_TEMP:
+      *out = (struct x86_operand){.kind = x->half ? X86_YMM : X86_ZMM, .reg = p->scope.vregs + x->value, .index = -1};
+      break;
     case ROW_VCONST: status = vconst_memory(p, x->value, out, err); break;
     case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; break;
     case ROW_IMM: *out = (struct x86_operand){.kind = X86_IMM, .value = x->value}; break;
@@ -291,8 +314,10 @@ static int emit_insn(struct printer_state *p, const struct row_insn *r, const st
       if (out->size == 4) out->bcast = out->bcast && x86_memory_size(r->mnemonic) != 4; // vbroadcastss has no {1to16}
     }
   }
-  if (r->mask == -2) insn.mask = MASK_TEMP;
-  else if (r->mask >= 0) insn.mask = 1 + o[r->mask].reg;
+  if (r->mask == -2)
+    insn.mask = MASK_TEMP;
+  else if (r->mask >= 0)
+    insn.mask = 1 + o[r->mask].reg;
   return put(p, &p->body, &insn, err);
 }
 
@@ -310,7 +335,8 @@ int code_op(struct printer_state *p, const struct vop *op, const struct operand 
   int top = p->scope.vregs + row->row->temps;
   if (top > p->scope.vregs_peak) p->scope.vregs_peak = top;
   if (top > p->target->vregs)
-    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", top, p->target->name, p->target->vregs);
+    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", top, p->target->name,
+                p->target->vregs);
   for (int i = 0; i < row->n; i++) {
     int status = emit_insn(p, &row->insn[i], o, err);
     if (status) return status;

@@ -55,8 +55,8 @@ struct printer_state {
     int gpr;
   } derived[MAX_DERIVED];
   int n_derived;
-  struct buf frame;                // C text that fills the frame
-  uint32_t table_bits[64][16];     // lines of 64 bytes
+  struct buf frame;                                   // C text that fills the frame
+  uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry
   int vconst_line[32];
   struct code_row *rows; // vop_count of them
@@ -68,7 +68,8 @@ int code_block_end(struct printer_state *p, struct buf *out, struct error *err);
 void code_constants(struct printer_state *p, struct buf *out);
 
 void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *out);
-int c_op(struct printer_state *p, const struct vop *op, const struct operand *o, int indent, struct buf *out, struct error *err);
+int c_op(struct printer_state *p, const struct vop *op, const struct operand *o, int indent, struct buf *out,
+         struct error *err);
 void c_constants(struct printer_state *p, struct buf *out);
 
 #endif

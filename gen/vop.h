@@ -30,7 +30,8 @@ extern const int vop_count;
 
 // How one ISA does an operation. `intrin` and `code` use $0..$3 for the operands:
 //   intrin  $1 value, $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
-//   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0 the 256-bit half, #name a constant
+//   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0 the 256-bit half, #name a
+//   constant
 //           vector, eax loaded from the integer operand, {$1} a write mask, {kt} the temporary mask, {z} zeroing
 struct isa_row {
   const char *op, *intrin, *code;
@@ -54,7 +55,8 @@ struct vconst {
 extern const struct vconst vconst_table[];
 extern const int vconst_count;
 
-// ---- parsed operations -------------------------------------------------------------------------------------------------
+// ---- parsed operations
+// -------------------------------------------------------------------------------------------------
 
 enum operand_kind { OPD_REG, OPD_MASK, OPD_MEM, OPD_BCAST, OPD_LITERAL, OPD_VCONST, OPD_INT };
 
@@ -69,12 +71,12 @@ struct linear { // constant + sum of coefficient * block name
 
 struct operand {
   enum operand_kind kind;
-  int reg;   // OPD_REG, OPD_MASK: flat index of the register, which is also its number
-  int decl;  // OPD_REG, OPD_MASK: index of its declaration
-  int base;  // OPD_MEM, OPD_BCAST: block name of the pointer
+  int reg;  // OPD_REG, OPD_MASK: flat index of the register, which is also its number
+  int decl; // OPD_REG, OPD_MASK: index of its declaration
+  int base; // OPD_MEM, OPD_BCAST: block name of the pointer
   struct linear index;
-  uint32_t bits; // OPD_LITERAL
-  int vconst;    // OPD_VCONST
+  uint32_t bits;    // OPD_LITERAL
+  int vconst;       // OPD_VCONST
   const char *text; // as written, for messages and C text
   int text_len;
 };
@@ -102,7 +104,7 @@ struct vop_scope {
 };
 
 int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error *err); // "s[4][4], q[4], mask m"
-void vop_release(struct vop_scope *s, int n_vreg);                                      // back to that many declarations
+void vop_release(struct vop_scope *s, int n_vreg);                                     // back to that many declarations
 int vop_open_block(struct vop_scope *s, const char *text, size_t len, struct error *err); // "qk(k:f32, ldk)"
 
 // Parses "fma s[0][1], q[1], bcast k[17]"; checks it against the signature.

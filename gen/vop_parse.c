@@ -39,7 +39,8 @@ static bool same(const char *name, const char *text, int len) {
   return len && name[0] == text[0] && !strncmp(name, text, (size_t)len) && !name[len];
 }
 
-// ---- linear forms: integer arithmetic over the block's integers --------------------------------------------------------
+// ---- linear forms: integer arithmetic over the block's integers
+// --------------------------------------------------------
 
 static int sum(struct cursor *c, struct linear *out);
 
@@ -137,14 +138,17 @@ static int sum(struct cursor *c, struct linear *out) {
     if (op == '-' && (status = scale(c, &right, -1))) return status;
     if (__builtin_add_overflow(out->constant, right.constant, &out->constant))
       return fail(c->err, STROBE_INVALID, "index overflows 64 bits");
-    for (int i = 0; i < right.n && !status; i++) status = add_term(c, out, right.term[i].name, right.term[i].coefficient);
+    for (int i = 0; i < right.n && !status; i++)
+      status = add_term(c, out, right.term[i].name, right.term[i].coefficient);
   }
   return status;
 }
 
-// ---- operands ----------------------------------------------------------------------------------------------------------
+// ---- operands
+// ----------------------------------------------------------------------------------------------------------
 
-// A decimal f32 without libc, whose strtof follows the host's locale. At most 15 digits and 22 decimals: exact in double.
+// A decimal f32 without libc, whose strtof follows the host's locale. At most 15 digits and 22 decimals: exact in
+// double.
 static float decimal(const char *p, const char **end) {
   bool negative = *p == '-';
   int64_t digits = 0;
@@ -268,20 +272,24 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
   const char *sig = (*op)->signature;
   *n_operands = (int)strlen(sig);
   for (int i = 0; i < *n_operands; i++) {
-    if (i && !take(&c, ',')) return fail(err, STROBE_INVALID, "@%s takes %d operands, %d given", (*op)->name, *n_operands, i);
+    if (i && !take(&c, ','))
+      return fail(err, STROBE_INVALID, "@%s takes %d operands, %d given", (*op)->name, *n_operands, i);
     int status = parse_operand(&c, sig[i], &out[i]);
     if (status) return status;
     out[i].text_len = (int)(c.p - out[i].text);
     if (!role_allows(sig[i], out[i].kind))
-      return fail(err, STROBE_INVALID, "operand %d of @%s can't be %.*s", i + 1, (*op)->name, out[i].text_len, out[i].text);
+      return fail(err, STROBE_INVALID, "operand %d of @%s can't be %.*s", i + 1, (*op)->name, out[i].text_len,
+                  out[i].text);
   }
   skip(&c);
   if (c.p < c.end && !(c.end - c.p >= 2 && c.p[0] == '/' && c.p[1] == '/'))
-    return fail(err, STROBE_INVALID, "@%s takes %d operands: unexpected '%.*s'", (*op)->name, *n_operands, (int)(c.end - c.p), c.p);
+    return fail(err, STROBE_INVALID, "@%s takes %d operands: unexpected '%.*s'", (*op)->name, *n_operands,
+                (int)(c.end - c.p), c.p);
   return 0;
 }
 
-// ---- declarations ------------------------------------------------------------------------------------------------------
+// ---- declarations
+// ------------------------------------------------------------------------------------------------------
 
 int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error *err) {
   struct cursor c = {text, text + len, s, err, 0};
@@ -291,7 +299,8 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
     bool mask = n == 4 && !memcmp(name, "mask", 4);
     if (mask) n = word(&c, &name);
     if (!n || n > 23) return fail(err, STROBE_INVALID, "$vreg needs names of 1 to 23 letters");
-    if (s->n_vreg == MAX_VREG_NAMES) return fail(err, STROBE_INVALID, "more than %d register names live", MAX_VREG_NAMES);
+    if (s->n_vreg == MAX_VREG_NAMES)
+      return fail(err, STROBE_INVALID, "more than %d register names live", MAX_VREG_NAMES);
     struct vreg_decl *d = &s->vreg[s->n_vreg];
     memset(d, 0, sizeof *d);
     memcpy(d->name, name, (size_t)n);
@@ -300,14 +309,16 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
       struct linear size;
       int status = sum(&c, &size);
       if (status) return status;
-      if (size.n || size.constant < 1 || size.constant > 4096) return fail(err, STROBE_INVALID, "%s: a size must be 1 to 4096", d->name);
+      if (size.n || size.constant < 1 || size.constant > 4096)
+        return fail(err, STROBE_INVALID, "%s: a size must be 1 to 4096", d->name);
       if (!take(&c, ']')) return fail(err, STROBE_INVALID, "missing ] in $vreg %s", d->name);
       d->dims[i] = (int)size.constant;
       count *= d->dims[i];
     }
     d->mask = mask;
     if (count > 4096 - (mask ? s->masks : s->vregs))
-      return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count, mask ? s->masks : s->vregs);
+      return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count,
+                  mask ? s->masks : s->vregs);
     int *used = mask ? &s->masks : &s->vregs, *peak = mask ? &s->masks_peak : &s->vregs_peak;
     d->first = *used;
     *used += count;
@@ -335,7 +346,8 @@ int vop_open_block(struct vop_scope *s, const char *text, size_t len, struct err
   struct cursor c = {text, text + len, s, err, 0};
   const char *name;
   int n = word(&c, &name);
-  if (!n || n > 23 || !take(&c, '(')) return fail(err, STROBE_INVALID, "$block is written: $block label(pointer:dtype, integer, ...)");
+  if (!n || n > 23 || !take(&c, '('))
+    return fail(err, STROBE_INVALID, "$block is written: $block label(pointer:dtype, integer, ...)");
   memcpy(s->label, name, (size_t)n);
   s->label[n] = 0;
   s->n_names = 0;
@@ -343,7 +355,8 @@ int vop_open_block(struct vop_scope *s, const char *text, size_t len, struct err
   do {
     n = word(&c, &name);
     if (!n || n > 23) return fail(err, STROBE_INVALID, "$block %s: expected a name of 1 to 23 letters", s->label);
-    if (s->n_names == MAX_BLOCK_NAMES) return fail(err, STROBE_INVALID, "$block %s has more than %d names", s->label, MAX_BLOCK_NAMES);
+    if (s->n_names == MAX_BLOCK_NAMES)
+      return fail(err, STROBE_INVALID, "$block %s has more than %d names", s->label, MAX_BLOCK_NAMES);
     struct block_name *b = &s->name[s->n_names++];
     memcpy(b->name, name, (size_t)n);
     b->name[n] = 0;

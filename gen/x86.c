@@ -99,9 +99,7 @@ static void operand(ZydisEncoderOperand *z, const struct x86_operand *o) {
     z->mem.displacement = o->value;
     z->mem.size = (ZyanU16)o->size;
     break;
-  default:
-    z->type = ZYDIS_OPERAND_TYPE_IMMEDIATE;
-    z->imm.s = o->value;
+  default: z->type = ZYDIS_OPERAND_TYPE_IMMEDIATE; z->imm.s = o->value;
   }
 }
 

@@ -12,12 +12,12 @@ enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI, X
 
 struct x86_operand {
   enum x86_kind kind;
-  int reg;          // register number
-  int base, index;  // memory: general registers; index -1: none
-  int scale;        // 1, 2, 4, 8
-  int size;         // bytes that are accessed; 4 with bcast
-  bool bcast;       // {1to16}
-  int64_t value;    // displacement or immediate
+  int reg;         // register number
+  int base, index; // memory: general registers; index -1: none
+  int scale;       // 1, 2, 4, 8
+  int size;        // bytes that are accessed; 4 with bcast
+  bool bcast;      // {1to16}
+  int64_t value;   // displacement or immediate
 };
 
 struct x86_insn {

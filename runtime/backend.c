@@ -48,7 +48,8 @@ static int load(const struct request *r, const struct buf *object, struct compil
 
 static int compile(const struct request *r, struct buf *text, struct buf *object, struct compiled_kernel *out,
                    struct error *err) {
-  const struct render_options options = {.printer = r->printer, .for_tcc = true, .symbol = r->symbol, .clock_ns = now_ns};
+  const struct render_options options = {
+      .printer = r->printer, .for_tcc = true, .symbol = r->symbol, .clock_ns = now_ns};
   struct kernel_stats stats = {0};
   const double t0 = now_ms();
   int status = kernel_render(r->instance, &options, text, &stats, err);

@@ -23,7 +23,8 @@ static void operand_text(const ZydisDecodedInstruction *insn, const ZydisDecoded
     if (o->mem.index) buf_printf(out, " + %d*%s", o->mem.scale, ZydisRegisterGetString(o->mem.index));
     int64_t d = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
     if (d) buf_printf(out, " %c %lld", d < 0 ? '-' : '+', (long long)(d < 0 ? -d : d));
-    buf_str(out, insn->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_1_TO_16 && !insn->avx.broadcast.is_static ? "]{1to16}" : "]");
+    buf_str(out, insn->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_1_TO_16 && !insn->avx.broadcast.is_static ? "]{1to16}"
+                                                                                                            : "]");
     break;
   default: fail_msg("operand of an unexpected type");
   }
@@ -45,7 +46,8 @@ static void decode(const uint8_t *bytes, size_t len, struct buf *out) {
     buf_str(out, printed ? ", " : " ");
     operand_text(&insn, &op[i], out);
     if (!printed++ && mask != ZYDIS_REGISTER_NONE && mask != ZYDIS_REGISTER_K0)
-      buf_printf(out, "{%s}%s", ZydisRegisterGetString(mask), insn.avx.mask.mode == ZYDIS_MASK_MODE_ZEROING ? "{z}" : "");
+      buf_printf(out, "{%s}%s", ZydisRegisterGetString(mask),
+                 insn.avx.mask.mode == ZYDIS_MASK_MODE_ZEROING ? "{z}" : "");
   }
 }
 
@@ -93,10 +95,19 @@ static int check_instance(const char *spec, const char *config) {
 
 static void every_instruction_decodes_to_what_was_meant(void **state) {
   (void)state;
-  static const char *const specs[] = {"d32:f32",  "d64:f32:causal", "d128:f32", "d40:f32:causal", "d64:bf16",
-                                      "d128:bf16:causal", "d72:bf16:causal", "d32:bf16:q=bf16,kv=bf16,o=f32"};
-  static const char *const configs[] = {"",         "stages=1",         "block_m=16,tile_n=8", "block_m=32,block_n=64", "unroll=8,stages=1",
-                                        "exp=poly5", "exp=poly3,stages=1", "pack_k=0",          "prefetch=8",            "tile_n=2,block_m=48"};
+  static const char *const specs[] = {
+      "d32:f32",  "d64:f32:causal",   "d128:f32",        "d40:f32:causal",
+      "d64:bf16", "d128:bf16:causal", "d72:bf16:causal", "d32:bf16:q=bf16,kv=bf16,o=f32"};
+  static const char *const configs[] = {"",
+                                        "stages=1",
+                                        "block_m=16,tile_n=8",
+                                        "block_m=32,block_n=64",
+                                        "unroll=8,stages=1",
+                                        "exp=poly5",
+                                        "exp=poly3,stages=1",
+                                        "pack_k=0",
+                                        "prefetch=8",
+                                        "tile_n=2,block_m=48"};
   int lines = 0;
   for (size_t s = 0; s < sizeof specs / sizeof specs[0]; s++)
     for (size_t c = 0; c < sizeof configs / sizeof configs[0]; c++) lines += check_instance(specs[s], configs[c]);
