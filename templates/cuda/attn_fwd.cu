@@ -19,7 +19,7 @@ $assert head_dim == head_dim_v, "head_dim_v must equal head_dim"
 $assert head_dim % 64 == 0, "head_dim must be a multiple of 64"
 $if host
   #ifndef __CUDACC_RTC__
-  #include "${name}.h"
+  #include "${symbol}.h"
   #endif
 
 $include "cuda/prologue.inc"

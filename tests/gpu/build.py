@@ -32,7 +32,7 @@ def main():
     jobs = [(s.format(t), c, u) for s, c, u in KERNELS for t in ("bf16", "f16")] + [(s, c, [0, 0]) for s, c in VARIANTS]
     for spec, config, use in jobs:
         e = emit(strobe, os.path.join(folder, "emitted"), spec, config)
-        target = e["source"][:-3] + "_" + e["symbol"][-8:] + ".o"
+        target = e["source"][:-3] + ".o"
         log = subprocess.run(["nvcc", *flags, "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall,-Wextra", "-c", e["source"], "-o", target],
                              capture_output=True, text=True)
         text = log.stderr + log.stdout
