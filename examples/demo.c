@@ -44,7 +44,7 @@ struct demo {
   bool fallback; // the library served something slower than vector code compiled in process
 };
 
-// ---- measuring ----------------------------------------------------------------------------------
+// ---- measuring ----
 
 static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
@@ -77,7 +77,7 @@ static int measure(const struct demo_case *c, const struct demo_kernel *k, doubl
   return status;
 }
 
-// ---- rows ---------------------------------------------------------------------------------------
+// ---- rows ----
 
 static void note(struct demo *d, const struct demo_kernel *k) {
   if (k->plan && strcmp(k->backend, "code")) d->fallback = true;
@@ -174,7 +174,7 @@ static int run_random(struct demo *d, struct error *err) {
   return status;
 }
 
-// ---- printing -----------------------------------------------------------------------------------
+// ---- printing ----
 
 static void print_machine(void) {
   char cpu[64];

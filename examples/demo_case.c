@@ -8,7 +8,7 @@
 
 enum { SAMPLE = 32 }; // rows per head of random tensors that the oracle computes
 
-// ---- reading ------------------------------------------------------------------------------------
+// ---- reading ----
 
 static int read_array(const char *dir, const char *name, const char *suffix, enum npy_type type, int rank,
                       const int64_t *shape, struct npy *a, struct error *err) {
@@ -48,7 +48,7 @@ static int read_tensors(const char *dir, struct demo_case *c, struct error *err)
   return status;
 }
 
-// ---- the oracle ---------------------------------------------------------------------------------
+// ---- the oracle ----
 
 // Offset of row i of a head in want.lse and want.magnitude; times head_dim_v, in want.o and want.floor.
 static int64_t want_at(const struct demo_case *c, int64_t b, int64_t h, int64_t i) {
@@ -105,7 +105,7 @@ static int ask_oracle(struct demo_case *c, int64_t most, struct error *err) {
   return status;
 }
 
-// ---- cases --------------------------------------------------------------------------------------
+// ---- cases ----
 
 static int begin(const char *name, const char *problem, struct demo_case *c, struct error *err) {
   *c = (struct demo_case){.name = name};
@@ -136,7 +136,7 @@ void demo_case_free(struct demo_case *c) {
   *c = (struct demo_case){.name = NULL};
 }
 
-// ---- comparing ----------------------------------------------------------------------------------
+// ---- comparing ----
 
 // False and NaN are alike "not within": an element that was never written is NaN.
 static void compare_o(const struct demo_case *c, const struct config *config, int64_t b, int64_t h, int64_t i,

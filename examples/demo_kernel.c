@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// ---- emit, cc, dlopen ---------------------------------------------------------------------------
+// ---- emit, cc, dlopen ----
 
 // Runs a command line; its standard output is appended to *out. Anything but exit 0 is an error.
 static int shell(const struct buf *command, struct buf *out, struct error *err) {
@@ -105,7 +105,7 @@ int demo_kernel_emit(const struct demo_tools *tools, const struct demo_case *c, 
   return status;
 }
 
-// ---- in process ---------------------------------------------------------------------------------
+// ---- in process ----
 
 static int api_error(enum strobe_status status, struct error *err) {
   return status ? fail(err, status, "%s", strobe_error()) : 0;
@@ -139,7 +139,7 @@ int demo_kernel_jit(const struct demo_tools *tools, const struct demo_case *c, s
   return k->memory ? 0 : fail(err, STROBE_NO_MEMORY, "no memory for the workspace");
 }
 
-// ---- both ---------------------------------------------------------------------------------------
+// ---- both ----
 
 int demo_kernel_run(const struct demo_kernel *k, const struct demo_case *c, struct error *err) {
   const struct strobe_args *a = &c->tensors.args;

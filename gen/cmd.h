@@ -44,7 +44,8 @@ struct bench_jit_options {
 int bench_jit(char *const *problems, int n, const struct bench_jit_options *o, struct error *err);
 
 // `bench` on a CUDA target: TFLOP/s and per cent of a matrix product.
-int bench_gpu(char *const *problems, int n, const struct target *t, const char *set, int rounds, bool as_json, struct error *err);
+int bench_gpu(char *const *problems, int n, const struct target *t, const char *set, int rounds, bool as_json,
+              struct error *err);
 
 double cmd_median(double *values, int n); // sorts values; n >= 1
 

@@ -59,7 +59,7 @@ struct bench {
   int n;
 };
 
-// ---- work ---------------------------------------------------------------------------------------
+// ---- work ----
 
 // Bytes that must move at least: every tensor once.
 static double least_bytes(const struct problem *p) {
@@ -92,7 +92,7 @@ static int burst(const struct bench_case *c, int64_t repeats, double *seconds, s
   return cmd_api_error((enum strobe_status)status, err);
 }
 
-// ---- setting up ---------------------------------------------------------------------------------
+// ---- setting up ----
 
 static int make_readers(struct bench_case *c, int threads, struct error *err) {
   c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
@@ -147,7 +147,7 @@ static void tear_down(struct bench *b) {
   strobe_context_destroy(b->ctx);
 }
 
-// ---- measuring ----------------------------------------------------------------------------------
+// ---- measuring ----
 
 // Rounds over all problems, so that a slow minute of the machine meets all of them; the peak is taken before and after
 // each burst.
@@ -181,7 +181,7 @@ static struct summary summarise(struct bench_case *c, int n) {
                           .unit = c->readers ? "GB/s" : "GFLOP/s"};
 }
 
-// ---- reporting ----------------------------------------------------------------------------------
+// ---- reporting ----
 
 static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct summary *m,
                      const char *problem) {
@@ -255,7 +255,8 @@ static int run(const struct command *c, struct error *err) {
     return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
   if (b.opt->jit && b.opt->csv) return (void)fail(err, STROBE_INVALID, "--jit prints a table or --json, no --csv"), 2;
   if (b.opt->jit) {
-    const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs, b.opt->json};
+    const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs,
+                                          b.opt->json};
     return bench_jit(c->operands, c->n_operands, &jit, err) ? 2 : 0;
   }
   const struct target *gpu = b.opt->target ? target_find(b.opt->target) : NULL;

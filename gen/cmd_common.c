@@ -18,7 +18,7 @@ const char *cmd_backend_name(int choice) {
   return names[choice];
 }
 
-// ---- targets and instances ----------------------------------------------------------------------
+// ---- targets and instances ----
 
 int cmd_target(const char *name, const struct target **out, struct error *err) {
   *out = target_find(name);
@@ -62,7 +62,7 @@ int cmd_instance(const struct problem *p, const struct target *t, const char *se
   return status;
 }
 
-// ---- plans --------------------------------------------------------------------------------------
+// ---- plans ----
 
 int cmd_api_error(enum strobe_status status, struct error *err) {
   return status ? fail(err, status, "%s", strobe_error()) : 0;
@@ -100,7 +100,7 @@ struct strobe_io cmd_io(const struct strobe_args *args, void *workspace) {
                             .workspace = workspace};
 }
 
-// ---- output -------------------------------------------------------------------------------------
+// ---- output ----
 
 int cmd_print(struct buf *out, struct error *err) {
   int status = out->failed ? fail(err, STROBE_NO_MEMORY, "no memory for the output") : 0;

@@ -55,7 +55,7 @@ static void finding(struct doctor *d, enum verdict v, const char *name, const ch
   json_end(&d->json);
 }
 
-// ---- the machine --------------------------------------------------------------------------------
+// ---- the machine ----
 
 static void check_machine(struct doctor *d) {
   char name[64];
@@ -78,8 +78,10 @@ static void check_gpu(struct doctor *d) {
     finding(d, bad ? MISSING : FINE, "GPU", "%s: %s", target_table[i].name, bad ? err.text : target_table[i].about);
   }
   struct error err = {0};
-  if (nvrtc_version(&major, &minor, &err)) finding(d, MISSING, "NVRTC", "%s", err.text);
-  else finding(d, FINE, "NVRTC", "%d.%d compiles CUDA kernels in this process", major, minor);
+  if (nvrtc_version(&major, &minor, &err))
+    finding(d, MISSING, "NVRTC", "%s", err.text);
+  else
+    finding(d, FINE, "NVRTC", "%d.%d compiles CUDA kernels in this process", major, minor);
 }
 
 static void check_build(struct doctor *d) {
@@ -109,7 +111,7 @@ static void check_compiler(struct doctor *d, const char *name) {
   finding(d, MISSING, name, "not in PATH; not required, it would compile emitted files");
 }
 
-// ---- the JIT ------------------------------------------------------------------------------------
+// ---- the JIT ----
 
 // A page of this process that is writable and executable, or NULL; true of the whole process, with kernels loaded.
 static const char *writable_and_executable(char *line, size_t size) {
@@ -192,7 +194,7 @@ static void check_jit(struct doctor *d) {
   strobe_context_destroy(ctx);
 }
 
-// ---- the verb -----------------------------------------------------------------------------------
+// ---- the verb ----
 
 static int run(const struct command *c, struct error *err) {
   static const char *const compilers[] = {"cc", "clang", "nvcc"};

@@ -32,7 +32,7 @@ struct explained {
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
 };
 
-// ---- numbers ------------------------------------------------------------------------------------
+// ---- numbers ----
 
 static bool is_cuda(const struct explained *e) { return e->instance.target->family == FAMILY_CUDA; }
 
@@ -107,7 +107,7 @@ static bool is_given(const struct explained *e, int field) {
   return e->given.v[field] != CONFIG_UNSET && !(field == CFG_UNROLL && e->given.v[field] == 0);
 }
 
-// ---- text ---------------------------------------------------------------------------------------
+// ---- text ----
 
 static void print_config(const struct explained *e, bool colour, struct buf *out) {
   static const char *const header[] = {"field", "value", "from", "why", "what it is"};
@@ -225,7 +225,7 @@ static void print_text(const struct explained *e, bool colour, struct buf *out) 
   print_floor(e, out);
 }
 
-// ---- JSON ---------------------------------------------------------------------------------------
+// ---- JSON ----
 
 static void print_json(const struct explained *e, struct buf *out) {
   struct json j = {.out = out};

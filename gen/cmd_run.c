@@ -53,7 +53,7 @@ struct run {
   double plan_ms, execute_ms;
 };
 
-// ---- inputs -------------------------------------------------------------------------------------
+// ---- inputs ----
 
 static const unsigned accepted[DT_COUNT] = {
     [DT_F32] = 1u << NPY_F4, [DT_BF16] = 1u << NPY_U2, [DT_F16] = 1u << NPY_F2 | 1u << NPY_U2};
@@ -100,7 +100,7 @@ static int read_inputs(struct run *r, struct error *err) {
   return status ? status : problem_complete(&r->problem, err);
 }
 
-// ---- outputs ------------------------------------------------------------------------------------
+// ---- outputs ----
 
 static int check_output(const struct run *r, const char *option, const char *path, struct error *err) {
   static const char *const names[INPUTS] = {"--q", "--k", "--v"};
@@ -150,7 +150,7 @@ static int write_outputs(const struct run *r, struct error *err) {
   return status;
 }
 
-// ---- the run ------------------------------------------------------------------------------------
+// ---- the run ----
 
 static int execute(struct run *r, const strobe_plan *plan, struct error *err) {
   const struct strobe_io io = {.size = sizeof io,

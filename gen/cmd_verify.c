@@ -59,7 +59,7 @@ struct session {
   bool progress;
 };
 
-// ---- one case -----------------------------------------------------------------------------------
+// ---- one case ----
 
 static void reproducer(const struct session *s, const struct verify_case *c, const struct combination *on,
                        struct buf *out) {
@@ -160,7 +160,7 @@ static int run_case(struct session *s, const struct verify_case *c, const struct
   return status;
 }
 
-// ---- the grid -----------------------------------------------------------------------------------
+// ---- the grid ----
 
 static bool wants_kind(const struct session *s, const struct input_kind *k) {
   const char *asked = s->opt->kind;
@@ -250,7 +250,7 @@ static int run_problem(struct session *s, const struct problem *p, const struct 
   return status;
 }
 
-// ---- the verb -----------------------------------------------------------------------------------
+// ---- the verb ----
 
 static int check_kind(const char *name, struct error *err) {
   if (!name || !strcmp(name, "quick") || !strcmp(name, "all") || input_kind_find(name)) return 0;

@@ -47,11 +47,20 @@ static const struct word {
   const char *name;
   int value;
 } words[] = {
-    {CFG_UNROLL, "auto", UNROLL_AUTO},   {CFG_UNROLL, "full", UNROLL_FULL},    {CFG_EXP, "auto", CONFIG_UNSET},
-    {CFG_BLOCK_M, "auto", CONFIG_UNSET}, {CFG_BLOCK_N, "auto", CONFIG_UNSET},  {CFG_TILE_N, "auto", CONFIG_UNSET},
-    {CFG_STAGES, "auto", CONFIG_UNSET},  {CFG_PREFETCH, "auto", CONFIG_UNSET}, {CFG_PACK_K, "auto", CONFIG_UNSET},
-    {CFG_PACK_V, "auto", CONFIG_UNSET},  {CFG_EXP, "table1", EXP_TABLE1},      {CFG_EXP, "table2", EXP_TABLE2},
-    {CFG_EXP, "poly3", EXP_POLY3},       {CFG_EXP, "poly5", EXP_POLY5},
+    {CFG_UNROLL, "auto", UNROLL_AUTO},
+    {CFG_UNROLL, "full", UNROLL_FULL},
+    {CFG_EXP, "auto", CONFIG_UNSET},
+    {CFG_BLOCK_M, "auto", CONFIG_UNSET},
+    {CFG_BLOCK_N, "auto", CONFIG_UNSET},
+    {CFG_TILE_N, "auto", CONFIG_UNSET},
+    {CFG_STAGES, "auto", CONFIG_UNSET},
+    {CFG_PREFETCH, "auto", CONFIG_UNSET},
+    {CFG_PACK_K, "auto", CONFIG_UNSET},
+    {CFG_PACK_V, "auto", CONFIG_UNSET},
+    {CFG_EXP, "table1", EXP_TABLE1},
+    {CFG_EXP, "table2", EXP_TABLE2},
+    {CFG_EXP, "poly3", EXP_POLY3},
+    {CFG_EXP, "poly5", EXP_POLY5},
     {CFG_SOFTMAX, "classical", SOFTMAX_CLASSICAL},
     {CFG_SOFTMAX, "conditional", SOFTMAX_CONDITIONAL},
     {CFG_SOFTMAX, "fast", SOFTMAX_FAST},
@@ -78,8 +87,9 @@ static int find_field(struct slice name, struct error *err) {
   struct buf known = {0};
   for (int i = 0; i < CFG_COUNT; i++)
     buf_printf(&known, "%s%s", i == 0 ? "" : i == CFG_COUNT - 1 ? " and " : ", ", names[i]);
-  fail(err, known.failed ? STROBE_NO_MEMORY : STROBE_INVALID, "config field '%s' is unknown: %s are known; '%s' is the nearest",
-       quote(name).text, known.failed ? "" : known.data, nearest_name(name, names, CFG_COUNT));
+  fail(err, known.failed ? STROBE_NO_MEMORY : STROBE_INVALID,
+       "config field '%s' is unknown: %s are known; '%s' is the nearest", quote(name).text,
+       known.failed ? "" : known.data, nearest_name(name, names, CFG_COUNT));
   buf_free(&known);
   return -1;
 }
@@ -105,7 +115,8 @@ static int parse_value(int field, struct slice value, int *out, struct error *er
   int64_t number;
   enum scan got = scan_number(&s, NUMBER_MAX, &number);
   bool zero_is_a_word = field == CFG_UNROLL && number == 0;
-  if (got != SCAN_OK || s.len || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE || zero_is_a_word) return refuse_value(field, value, err);
+  if (got != SCAN_OK || s.len || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE || zero_is_a_word)
+    return refuse_value(field, value, err);
   *out = (int)number;
   return STROBE_OK;
 }

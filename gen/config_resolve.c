@@ -43,7 +43,7 @@ static bool is_bf16(const struct spec *s) { return s->kv == DT_BF16; }
 // PV takes 16 rows of V at a time, or 16 pairs of rows.
 static int block_n_step(const struct spec *s) { return is_bf16(s) ? 32 : 16; }
 
-// ---- registers and code -----------------------------------------------------------------------------------
+// ---- registers and code ----
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
@@ -92,7 +92,7 @@ static int nearest_unroll(const struct spec *s, const int *v, int wanted) {
   return best;
 }
 
-// ---- feasibility, one check per field ---------------------------------------------------------------------
+// ---- feasibility, one check per field ----
 
 static int refuse_number(struct resolver *r, enum config_field f, int64_t nearest) {
   return fail(r->err, STROBE_INVALID, "%s %d on %s: must be %s; %lld is the nearest", config_fields[f].name, r->v[f],
@@ -181,7 +181,7 @@ static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, 
                                                                  check_stages,  check_exp,     check_prefetch,
                                                                  check_pack_k,  check_pack_v,  check_registers};
 
-// ---- the heuristic ----------------------------------------------------------------------------------------
+// ---- the heuristic ----
 
 static void set_default(int *field, int value) {
   if (*field == CONFIG_UNSET) *field = value;

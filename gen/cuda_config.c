@@ -68,8 +68,7 @@ static void fill_defaults(const struct spec *s, const struct problem *p, int *v)
   set_default(&v[CFG_REGS], default_regs(v[CFG_BLOCK_M]));
 }
 
-// ---- feasibility
-// -------------------------------------------------------------------------------------------------------
+// ---- feasibility ----
 
 static int check_range(const int *v, enum config_field f, int step, int lo, int hi, struct error *err) {
   if (v[f] >= lo && v[f] <= hi && v[f] % step == 0) return 0;
@@ -115,8 +114,8 @@ static int check_combinations(const int *v, struct error *err) {
        "stages 1 with overlap=1: V is consumed one block after K, so both rings need 2 stages; overlap=0 works"},
       {v[CFG_PINGPONG] && v[CFG_BLOCK_M] == 64,
        "pingpong 1 with block_m=64: one consumer warpgroup has no other to take turns with; pingpong=0 works"},
-      {v[CFG_Q_REGS] && !v[CFG_OVERLAP],
-       "q_regs 1 with overlap=0: ptxas 13.0 gives P the registers of Q, which the next block still reads; q_regs=0 works"},
+      {v[CFG_Q_REGS] && !v[CFG_OVERLAP], "q_regs 1 with overlap=0: ptxas 13.0 gives P the registers of Q, which the "
+                                         "next block still reads; q_regs=0 works"},
       {v[CFG_FLAT] && !v[CFG_OVERLAP],
        "flat 1 with overlap=0: the next tile's QK is issued with this tile's last PV, which is overlap; flat=0 works"},
       {v[CFG_SOFTMAX] == SOFTMAX_FAST && !v[CFG_OVERLAP],

@@ -56,8 +56,7 @@ void cuda_derive(const struct instance *i, struct cuda_kernel *k) {
   k->guard = wide_p ? "1.8e19f" : "32768.f";
 }
 
-// ---- rendering
-// ---------------------------------------------------------------------------------------------------------
+// ---- rendering ----
 
 enum { MAX_BINDINGS = 64 };
 struct bindings {

@@ -60,9 +60,12 @@ static void provenance(const struct instance *i, enum printer printer, const str
   if (i->target->family == FAMILY_CUDA) {
     struct cuda_kernel c;
     cuda_derive(i, &c);
-    buf_printf(out, "//   CTA        %d threads, %d bytes of shared memory, %d registers a thread at entry (consumers %d, producer %d)\n",
+    buf_printf(out,
+               "//   CTA        %d threads, %d bytes of shared memory, %d registers a thread at entry (consumers %d, "
+               "producer %d)\n",
                c.threads, c.shared_bytes, c.entry_regs > 255 ? 255 : c.entry_regs, c.consumer_regs, c.producer_regs);
-    buf_str(out, "//   compile    nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a\n//\n// Emitted code carries no licence obligation.\n");
+    buf_str(out, "//   compile    nvcc -O3 -std=c++17 -gencode arch=compute_90a,code=sm_90a\n//\n// Emitted code "
+                 "carries no licence obligation.\n");
     return;
   }
   if (k->vregs_limit)
@@ -200,7 +203,8 @@ int emit_kernel(const struct instance *instance, enum printer printer, const str
     struct buf guard = {0};
     guard_name(&out->symbol, &guard);
     provenance(i, printer, t, out, &out->header);
-    buf_printf(&out->header, "#ifndef %s\n#define %s\n\n", guard.failed ? "" : guard.data, guard.failed ? "" : guard.data);
+    buf_printf(&out->header, "#ifndef %s\n#define %s\n\n", guard.failed ? "" : guard.data,
+               guard.failed ? "" : guard.data);
     cuda_header(i, out->symbol.data, &out->header);
     buf_str(&out->header, "\n#endif\n");
     out->header.failed |= guard.failed;

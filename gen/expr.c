@@ -40,7 +40,7 @@ static int want_integer(struct expr *e, const struct value *v, const char *where
 
 static int overflow(struct expr *e, const char *op) { return fail(e->err, STROBE_INVALID, "%s overflows 64 bits", op); }
 
-// ---- operators -----------------------------------------------------------------------------------------------------
+// ---- operators ----
 
 enum operation { MUL, DIV, MOD, ADD, SUB, SHL, SHR, LT, LE, GT, GE, EQ, NE, AND, XOR, OR };
 static const struct binary {
@@ -115,7 +115,7 @@ static int apply(struct expr *e, const struct binary *b, const struct value *x, 
   return *out = integer(r), 0;
 }
 
-// ---- functions -----------------------------------------------------------------------------------------------------
+// ---- functions ----
 
 static int call_join(struct expr *e, struct value *out) {
   const char *name;
@@ -175,7 +175,7 @@ static int call(struct expr *e, const char *name, size_t len, struct value *out)
   return fail(e->err, STROBE_INVALID, "%.*s is no function: min, max, abs, log2, ceil_div, join are", (int)len, name);
 }
 
-// ---- grammar -------------------------------------------------------------------------------------------------------
+// ---- grammar ----
 
 static int number(struct expr *e, struct value *out) {
   int64_t v = 0;

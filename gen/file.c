@@ -32,7 +32,7 @@ int file_read(const char *path, struct buf *out, struct error *err) {
   return status;
 }
 
-// ---- writing ------------------------------------------------------------------------------------
+// ---- writing ----
 
 // One file on its way: `temp` exists from stage to commit.
 struct staged {
@@ -136,7 +136,7 @@ int files_write(const struct file_text *files, int n, int *changed, struct error
   return status;
 }
 
-// ---- directories --------------------------------------------------------------------------------
+// ---- directories ----
 
 int directory_make(const char *path, struct buf *made, struct error *err) {
   struct buf part = {0};

@@ -20,8 +20,7 @@ uint64_t templates_hash(void) {
   return h;
 }
 
-// ---- templates: embedded, or from a directory
-// --------------------------------------------------------------------------
+// ---- templates: embedded, or from a directory ----
 
 struct loader {
   const char *dir;
@@ -58,8 +57,7 @@ static const char *load(void *context, const char *name, size_t *len) {
   return NULL;
 }
 
-// ---- the sink
-// ----------------------------------------------------------------------------------------------------------
+// ---- the sink ----
 
 static int too_many(struct printer_state *p, struct error *err) {
   int limit = p->kind == PRINTER_SCALAR ? 0 : p->target->vregs;
@@ -150,8 +148,7 @@ static int on_constants(void *context, int indent, struct buf *out, struct error
 static int on_mark(void *context) { return ((struct printer_state *)context)->scope.n_vreg; }
 static void on_release(void *context, int mark) { vop_release(&((struct printer_state *)context)->scope, mark); }
 
-// ---- what templates see
-// ------------------------------------------------------------------------------------------------
+// ---- what templates see ----
 
 enum { MAX_BINDINGS = 40 };
 struct bindings {

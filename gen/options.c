@@ -11,7 +11,7 @@
 
 enum { MAX_OPTIONS = 24, FIRST_CODE = 256 };
 
-// ---- values -------------------------------------------------------------------------------------
+// ---- values ----
 
 int parse_integer(const char *what, const char *text, int64_t least, int64_t most, int64_t *out, struct error *err) {
   char *end;
@@ -86,7 +86,7 @@ static int store(const struct option_row *row, char *text, void *options, struct
   return status;
 }
 
-// ---- parsing ------------------------------------------------------------------------------------
+// ---- parsing ----
 
 static int unknown_option(const struct verb *v, const char *given, struct error *err) {
   const char *dashes = given;
@@ -176,7 +176,7 @@ int options_parse(const struct verb *v, int argc, char **argv, void *options, st
   return check_counts(v, seen, c, err);
 }
 
-// ---- help ---------------------------------------------------------------------------------------
+// ---- help ----
 
 static void help_row(char letter, const char *name, const char *value, const char *about, struct buf *out) {
   const size_t start = out->len;

@@ -57,8 +57,7 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
   if (lane) buf_str(out, b->bytes == 4 ? " + e" : " + 2 * e");
 }
 
-// ---- intrin
-// ------------------------------------------------------------------------------------------------------------
+// ---- intrin ----
 
 static void intrin_value(const struct printer_state *p, const struct operand *o, struct buf *out) {
   switch (o->kind) {
@@ -110,8 +109,7 @@ static void intrin_operand(const struct printer_state *p, const struct operand *
   }
 }
 
-// ---- scalar
-// ------------------------------------------------------------------------------------------------------------
+// ---- scalar ----
 
 static void scalar_memory(const struct printer_state *p, const struct operand *o, char field, struct buf *out) {
   bool f32 = p->scope.name[o->base].bytes == 4, lane = o->kind == OPD_MEM;
@@ -160,8 +158,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
   }
 }
 
-// ---- both
-// --------------------------------------------------------------------------------------------------------------
+// ---- both ----
 
 // Copies a row's text, replacing $N with an optional suffix (i, h, p, n after intrin; .f, .u, p, n after scalar).
 static void expand(struct printer_state *p, const char *text, const struct operand *o, bool call, struct buf *out) {

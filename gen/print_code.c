@@ -11,8 +11,7 @@
 static const int pool[] = {X86_RSI, X86_RDX, X86_RCX, X86_R8, 9, 10, 11, X86_RBX, 12, 13, 14, 15};
 enum { POOL = sizeof pool / sizeof pool[0], MASK_TEMP = 7 };
 
-// ---- instructions of a row
-// ---------------------------------------------------------------------------------------------
+// ---- instructions of a row ----
 
 static int parse_row_operand(const char **c, struct row_operand *o) {
   if (**c == 'y') o->half = true, ++*c;
@@ -67,8 +66,7 @@ static void parse_row(const struct isa_row *row, struct code_row *out) {
   }
 }
 
-// ---- emitting bytes
-// ----------------------------------------------------------------------------------------------------
+// ---- emitting bytes ----
 
 static const char hex[] = "0123456789abcdef";
 
@@ -136,8 +134,7 @@ static int simple(struct printer_state *p, const char *mnemonic, struct x86_oper
   return put(p, &p->prologue, &insn, err);
 }
 
-// ---- general registers
-// -------------------------------------------------------------------------------------------------
+// ---- general registers ----
 
 static int new_gpr(struct printer_state *p, struct error *err) {
   if (p->gprs == POOL) {
@@ -207,8 +204,7 @@ static int memory(struct printer_state *p, const struct operand *o, struct x86_o
   return (out->base = derived_gpr(p, o->base, stride, k, err)) < 0 ? STROBE_UNSUPPORTED : 0;
 }
 
-// ---- constants
-// ---------------------------------------------------------------------------------------------------------
+// ---- constants ----
 
 static int table_memory(struct printer_state *p, int line, int entry, struct x86_operand *out, struct error *err) {
   if (p->gpr_of_table < 0 && (p->gpr_of_table = load_slot(p, "vector_constants", err)) < 0) return STROBE_UNSUPPORTED;
@@ -254,8 +250,7 @@ void code_constants(struct printer_state *p, struct buf *out) {
   buf_str(out, "};\n");
 }
 
-// ---- operations
-// --------------------------------------------------------------------------------------------------------
+// ---- operations ----
 
 static int operand(struct printer_state *p, const struct operand *o, bool half, struct x86_operand *out,
                    struct error *err) {

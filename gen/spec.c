@@ -21,7 +21,7 @@ void spec_print(const struct spec *s, struct buf *out) {
   if (s->mask != MASK_FULL) buf_printf(out, ":%s", mask_names[s->mask]);
 }
 
-// ---- what this version has kernels for --------------------------------------------------------------------
+// ---- what this version has kernels for ----
 
 // Combinations of dtypes, per family; a row that needs bf16_dot holds only on targets that have it.
 static const struct dtype_row {
@@ -29,10 +29,8 @@ static const struct dtype_row {
   enum dtype q, kv, o;
   bool needs_bf16_dot;
 } dtype_rows[] = {
-    {FAMILY_CPU, DT_F32, DT_F32, DT_F32, false},
-    {FAMILY_CPU, DT_BF16, DT_BF16, DT_BF16, true},
-    {FAMILY_CPU, DT_BF16, DT_BF16, DT_F32, true},
-    {FAMILY_CUDA, DT_BF16, DT_BF16, DT_BF16, false},
+    {FAMILY_CPU, DT_F32, DT_F32, DT_F32, false},  {FAMILY_CPU, DT_BF16, DT_BF16, DT_BF16, true},
+    {FAMILY_CPU, DT_BF16, DT_BF16, DT_F32, true}, {FAMILY_CUDA, DT_BF16, DT_BF16, DT_BF16, false},
     {FAMILY_CUDA, DT_F16, DT_F16, DT_F16, false},
 };
 

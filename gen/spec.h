@@ -1,5 +1,5 @@
-// What must hold (spec), what may vary without changing the result (config), what the machine is (target), and a problem:
-// a spec with sizes. One grammar of strings for all of them: README.md has the EBNF.
+// What must hold (spec), what may vary without changing the result (config), what the machine is (target), and a
+// problem: a spec with sizes. One grammar of strings for all of them: README.md has the EBNF.
 #ifndef STROBE_GEN_SPEC_H
 #define STROBE_GEN_SPEC_H
 
@@ -38,18 +38,18 @@ struct problem {
   int64_t batch, heads, heads_kv, q_len, kv_len;
 };
 
-// ---- targets -----------------------------------------------------------------------------------------------------------
+// ---- targets ----
 
 enum target_family { FAMILY_CPU, FAMILY_CUDA, FAMILY_ANY }; // ANY: of config fields that both have
 
 struct target {
   const char *name; // "c99", "avx512", "avx512bf16", "sm90a"
   enum target_family family;
-  const char *isa;  // name of the row table of vector operations; NULL for cuda
-  int lanes;        // f32 lanes of a vector register (c99: of the arrays that stand for one)
-  int vregs;        // architectural vector registers; c99: no limit (0)
-  int l1i_bytes;    // code budget of unroll=auto is 3/4 of this
-  bool bf16_dot;    // dot product of bf16 pairs, accumulating in f32
+  const char *isa; // name of the row table of vector operations; NULL for cuda
+  int lanes;       // f32 lanes of a vector register (c99: of the arrays that stand for one)
+  int vregs;       // architectural vector registers; c99: no limit (0)
+  int l1i_bytes;   // code budget of unroll=auto is 3/4 of this
+  bool bf16_dot;   // dot product of bf16 pairs, accumulating in f32
   const char *about;
 };
 
@@ -57,7 +57,7 @@ extern const struct target target_table[];
 extern const int target_count;
 const struct target *target_find(const char *name); // NULL: no such target
 
-// ---- config ------------------------------------------------------------------------------------------------------------
+// ---- config ----
 
 // One row per field in config_fields[]; a target's family says which apply.
 enum config_field {
@@ -67,9 +67,9 @@ enum config_field {
   CFG_STAGES,  // 1: QK, softmax, PV in turn; 2: softmax of block j interleaved with QK of block j + 1
   CFG_UNROLL,  // head_dim steps of QK that are straight-line code; a divisor of head_dim (0 on input = auto, -2 = full)
   CFG_EXP,     // enum exp_kind
-  CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
-  CFG_PACK_K,  // 1: K copied to contiguous rows first; 0: read in place
-  CFG_PACK_V,  // likewise; bf16 always packs V (pairs of rows interleaved)
+  CFG_PREFETCH,   // K and V rows ahead that are prefetched by software; 0: none
+  CFG_PACK_K,     // 1: K copied to contiguous rows first; 0: read in place
+  CFG_PACK_V,     // likewise; bf16 always packs V (pairs of rows interleaved)
   CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
   CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
   CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
@@ -104,7 +104,7 @@ struct config {
 };
 
 struct config_field_info {
-  const char *name;    // "block_m"
+  const char *name; // "block_m"
   enum target_family family;
   const char *allowed; // "a multiple of the vector lanes, 16 to 64 on avx512"
   const char *about;
@@ -112,21 +112,25 @@ struct config_field_info {
 extern const struct config_field_info config_fields[CFG_COUNT];
 
 bool config_field_applies(enum config_field f, const struct target *t); // to targets of this family
-void config_clear(struct config *c); // all fields unset
+void config_clear(struct config *c);                                    // all fields unset
 
-// Parses "block_n=128,stages=2" into c on top of what it holds. `full`, `auto` and exp names are accepted where they apply.
+// Parses "block_n=128,stages=2" into c on top of what it holds. `full`, `auto` and exp names are accepted where they
+// apply.
 int config_parse(const char *text, struct config *c, struct error *err);
 
 // Fills the fields that are unset with the heuristic for this spec, target and (if not NULL) problem sizes, then checks
-// that the whole is feasible: registers, divisibility, code size. On failure err says which field, why, and what would be.
-int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c, struct error *err);
+// that the whole is feasible: registers, divisibility, code size. On failure err says which field, why, and what would
+// be.
+int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                   struct error *err);
 
-void config_print(const struct config *c, const struct target *t, struct buf *out); // canonical: every field, table order
+void config_print(const struct config *c, const struct target *t,
+                  struct buf *out); // canonical: every field, table order
 
 // Vector registers of the forward kernel's largest phase under this config (what `$vreg` will declare).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c);
 
-// ---- spec and problem strings ------------------------------------------------------------------------------------------
+// ---- spec and problem strings ----
 
 // "d128:bf16:causal:b2h32/8q1024k1024", fields in any order after the head dim. Sizes that are not given are -1.
 // Reserved key=value fields (window, softcap, sinks, ...) are recognised and refused as not supported in this version.
@@ -134,7 +138,8 @@ int problem_parse(const char *text, struct problem *p, struct error *err);
 // Canonical text; sizes only if given.
 void problem_print(const struct problem *p, struct buf *out);
 void spec_print(const struct spec *s, struct buf *out);
-// Sizes of a problem that are still -1 get: batch 1, heads 1, heads_kv = heads, kv_len = q_len; q_len 1024. Then checks sizes and products.
+// Sizes of a problem that are still -1 get: batch 1, heads 1, heads_kv = heads, kv_len = q_len; q_len 1024. Then checks
+// sizes and products.
 int problem_complete(struct problem *p, struct error *err);
 // Refuses what the target can't do with the spec (dtype, head_dim); the sentence names the nearest that works.
 int spec_supported(const struct spec *s, const struct target *t, struct error *err);
@@ -144,7 +149,7 @@ double problem_flops(const struct problem *p);
 // Offset of the diagonal: query i sees keys j <= i + diagonal. Full: kv_len.
 int64_t problem_diagonal(const struct problem *p);
 
-// ---- instances ---------------------------------------------------------------------------------------------------------
+// ---- instances ----
 
 struct instance {
   struct spec spec;

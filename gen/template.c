@@ -13,7 +13,7 @@ struct frame {
 
 static int run(struct render *r, const struct frame *f, int from, int to);
 
-// ---- errors --------------------------------------------------------------------------------------------------------
+// ---- errors ----
 
 // Puts `file:line:` before the sentence and the include chain behind it, once.
 static int locate(struct render *r, const struct frame *f, int line, int status) {
@@ -33,7 +33,7 @@ static int locate(struct render *r, const struct frame *f, int line, int status)
   return status;
 }
 
-// ---- lines ---------------------------------------------------------------------------------------------------------
+// ---- lines ----
 
 static int put_text(struct render *r, const struct frame *f, const struct line *l) {
   if (l->kind == LINE_COMMENT && r->options->drop_comments) return 0;

@@ -6,7 +6,7 @@
 static bool is_name_start(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; }
 static bool is_name(char c) { return is_name_start(c) || (c >= '0' && c <= '9'); }
 
-// ---- symbols -------------------------------------------------------------------------------------------------------
+// ---- symbols ----
 
 static unsigned name_hash(const char *name, size_t len) {
   unsigned h = 2166136261u;
@@ -51,7 +51,7 @@ void symbols_free(struct symbols *s) {
   *s = (struct symbols){0};
 }
 
-// ---- segments ------------------------------------------------------------------------------------------------------
+// ---- segments ----
 
 static int add_segment(struct template_file *f, struct line *l, int kind, const char *text, const char *end, int symbol,
                        struct error *err) {
@@ -114,7 +114,7 @@ static int split_segments(struct template_file *f, struct line *l, bool names, s
   return status ? status : add_segment(f, l, SEGMENT_TEXT, from, end, 0, err);
 }
 
-// ---- lines ---------------------------------------------------------------------------------------------------------
+// ---- lines ----
 
 static const struct {
   const char *name;

@@ -136,7 +136,7 @@ static int join(void *context, const char *name, size_t len, int64_t from, int64
   return status || empty || k ? status : fail(err, STROBE_NO_MEMORY, "out of memory");
 }
 
-// ---- the text of a line --------------------------------------------------------------------------------------------
+// ---- the text of a line ----
 
 // A dozen pieces make a line, most of them one to four bytes: they are copied here, without a call or a terminating
 // zero.

@@ -55,8 +55,7 @@ struct vconst {
 extern const struct vconst vconst_table[];
 extern const int vconst_count;
 
-// ---- parsed operations
-// -------------------------------------------------------------------------------------------------
+// ---- parsed operations ----
 
 enum operand_kind { OPD_REG, OPD_MASK, OPD_MEM, OPD_BCAST, OPD_LITERAL, OPD_VCONST, OPD_INT };
 

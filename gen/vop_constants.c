@@ -1,7 +1,8 @@
-// Constant vectors. The exp2 tables hold the coefficients of minimax polynomials of 2^f on [-1/32, 1/32] (relative error
-// 1.17e-04 in degree 1, 4.23e-07 in degree 2), times 2^(i/16).
+// Constant vectors. The exp2 tables hold the coefficients of minimax polynomials of 2^f on [-1/32, 1/32] (relative
+// error 1.17e-04 in degree 1, 4.23e-07 in degree 2), times 2^(i/16).
 #include "vop.h"
 
+// clang-format off
 const struct vconst vconst_table[] = {
     {"iota", "0, 1, ... 15",
      {0x00000000, 0x00000001, 0x00000002, 0x00000003, 0x00000004, 0x00000005, 0x00000006, 0x00000007,
@@ -37,4 +38,5 @@ const struct vconst vconst_table[] = {
      {0x3e75fc17, 0x3e80700d, 0x3e861fc7, 0x3e8c0ff3, 0x3e92436e, 0x3e98bd31, 0x3e9f8059, 0x3ea69027,
       0x3eadeffe, 0x3eb5a36a, 0x3ebdae1f, 0x3ec613f9, 0x3eced901, 0x3ed8016f, 0x3ee191a9, 0x3eeb8e48}},
 };
+// clang-format on
 const int vconst_count = sizeof vconst_table / sizeof vconst_table[0];

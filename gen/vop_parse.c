@@ -39,8 +39,7 @@ static bool same(const char *name, const char *text, int len) {
   return len && name[0] == text[0] && !strncmp(name, text, (size_t)len) && !name[len];
 }
 
-// ---- linear forms: integer arithmetic over the block's integers
-// --------------------------------------------------------
+// ---- linear forms: integer arithmetic over the block's integers ----
 
 static int sum(struct cursor *c, struct linear *out);
 
@@ -144,8 +143,7 @@ static int sum(struct cursor *c, struct linear *out) {
   return status;
 }
 
-// ---- operands
-// ----------------------------------------------------------------------------------------------------------
+// ---- operands ----
 
 // A decimal f32 without libc, whose strtof follows the host's locale. At most 15 digits and 22 decimals: exact in
 // double.
@@ -288,8 +286,7 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
   return 0;
 }
 
-// ---- declarations
-// ------------------------------------------------------------------------------------------------------
+// ---- declarations ----
 
 int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error *err) {
   struct cursor c = {text, text + len, s, err, 0};

@@ -20,8 +20,7 @@ static int check_buf(const struct buf *b, struct error *err) {
   return b->failed ? fail(err, STROBE_NO_MEMORY, "no memory for the text of a kernel") : STROBE_OK;
 }
 
-// ---- code and scalar: rendered and compiled here
-// -------------------------------------------------------------------------
+// ---- code and scalar: rendered and compiled here ----
 
 struct request {
   const struct instance *instance;
@@ -98,8 +97,7 @@ static int prepare_jit(struct strobe_plan *p, const struct backend *self, struct
   return status;
 }
 
-// ---- builtin: compiled into the library
-// ----------------------------------------------------------------------------------
+// ---- builtin: compiled into the library ----
 
 static int prepare_builtin(struct strobe_plan *p, const struct backend *self, struct error *err) {
   (void)self;
@@ -125,8 +123,7 @@ static int prepare_builtin(struct strobe_plan *p, const struct backend *self, st
   return STROBE_OK;
 }
 
-// ---- reference
-// -----------------------------------------------------------------------------------------------------------
+// ---- reference ----
 
 static int prepare_reference(struct strobe_plan *p, const struct backend *self, struct error *err) {
   (void)self, (void)err;
@@ -136,8 +133,7 @@ static int prepare_reference(struct strobe_plan *p, const struct backend *self, 
   return STROBE_OK;
 }
 
-// ---- cuda: compiled through NVRTC, launched through the driver
-// -----------------------------------------------------------------------------------------------------------
+// ---- cuda: compiled through NVRTC, launched through the driver ----
 
 static int prepare_cuda(struct strobe_plan *p, const struct backend *self, struct error *err) {
   (void)self;

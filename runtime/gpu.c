@@ -38,8 +38,7 @@ static double now_ms(void) {
 
 #define CALL(k, function, ...) gpu_check((k)->driver, (k)->driver->function(__VA_ARGS__), #function, err)
 
-// ---- device and context
-// ------------------------------------------------------------------------------------------------
+// ---- device and context ----
 
 static int find_device(const struct gpu_driver *d, int *device, struct error *err) {
   enum { MAJOR = 75, MINOR = 76 }; // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -88,8 +87,7 @@ static int find_context(struct gpu_kernel *k, struct error *err) {
   return status;
 }
 
-// ---- making a kernel
-// ---------------------------------------------------------------------------------------------------
+// ---- making a kernel ----
 
 static void describe_launch(struct gpu_kernel *k, const struct instance *i) {
   struct cuda_kernel c;
@@ -188,8 +186,7 @@ struct gpu_kernel_info gpu_kernel_info(const struct gpu_kernel *k) {
   return k->info;
 }
 
-// ---- launching
-// ---------------------------------------------------------------------------------------------------------
+// ---- launching ----
 
 static int launch(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
   struct strobe_args own = *args;
@@ -211,8 +208,7 @@ static int run_on_device(struct gpu_kernel *k, const struct strobe_args *args, s
   return status ? status : gpu_check(k->driver, k->driver->stream_wait(NULL), "cuStreamSynchronize", err);
 }
 
-// ---- tensors in host memory: packed copies on the device
-// -----------------------------------------------------------------
+// ---- tensors in host memory: packed copies on the device ----
 
 struct staged {
   const struct strobe_tensor *host;
@@ -314,8 +310,7 @@ int gpu_kernel_run(struct gpu_kernel *k, const struct strobe_args *args, struct 
   return status;
 }
 
-// ---- for timing
-// --------------------------------------------------------------------------------------------------------
+// ---- for timing ----
 
 const struct gpu_driver *gpu_kernel_driver(const struct gpu_kernel *k) { return k->driver; }
 int gpu_kernel_enter(struct gpu_kernel *k, struct error *err) { return enter(k, err); }

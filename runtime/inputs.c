@@ -26,8 +26,7 @@ double random_normal(uint64_t seed, uint64_t stream, uint64_t index) { // Box-Mu
   return sqrt(-2 * log(radius)) * cos(6.283185307179586 * angle);
 }
 
-// ---- kinds
-// -------------------------------------------------------------------------------------------------------------
+// ---- kinds ----
 
 enum { STREAM_Q, STREAM_K, STREAM_V, STREAM_AUX }; // the first three are enum input_tensor
 
@@ -185,8 +184,7 @@ const struct input_kind *input_kind_find(const char *name) {
   return NULL;
 }
 
-// ---- filling
-// -----------------------------------------------------------------------------------------------------------
+// ---- filling ----
 
 int inputs_fill(const struct spec *s, const struct strobe_args *args, const struct input_kind *kind, uint64_t seed,
                 struct error *err) {

@@ -110,8 +110,7 @@ static int check_part(struct part *t, bool written, struct error *err) {
   return status;
 }
 
-// ---- aliases
-// -------------------------------------------------------------------------------------------------------------
+// ---- aliases ----
 
 // True if both parts step by the same number of bytes from row to row and from batch to batch in multiples of it, and
 // the columns that they use of such a row have no byte in common.
@@ -145,8 +144,7 @@ static int check_aliases(const struct part *parts, struct error *err) {
   return STROBE_OK;
 }
 
-// ---- the whole
-// -----------------------------------------------------------------------------------------------------------
+// ---- the whole ----
 
 static struct part lse_part(const struct strobe_plan *p, const struct strobe_io *io) {
   const struct problem *s = &p->problem;

@@ -15,22 +15,23 @@ struct strobe_tensor {
 };
 
 struct strobe_args {
-  unsigned abi;               // STROBE_ABI
-  unsigned size;              // sizeof (struct strobe_args)
-  struct strobe_tensor q;     // (batch, q_len, heads, head_dim), read
-  struct strobe_tensor k;     // (batch, kv_len, heads_kv, head_dim), read
-  struct strobe_tensor v;     // (batch, kv_len, heads_kv, head_dim_v), read
-  struct strobe_tensor o;     // (batch, q_len, heads, head_dim_v), written
-  float *lse;                 // natural log of the sum of exp(scale q k), f32; NULL: not wanted
-  strobe_i64 lse_batch_stride, lse_head_stride; // in elements; rows are contiguous
+  unsigned abi;                                     // STROBE_ABI
+  unsigned size;                                    // sizeof (struct strobe_args)
+  struct strobe_tensor q;                           // (batch, q_len, heads, head_dim), read
+  struct strobe_tensor k;                           // (batch, kv_len, heads_kv, head_dim), read
+  struct strobe_tensor v;                           // (batch, kv_len, heads_kv, head_dim_v), read
+  struct strobe_tensor o;                           // (batch, q_len, heads, head_dim_v), written
+  float *lse;                                       // natural log of the sum of exp(scale q k), f32; NULL: not wanted
+  strobe_i64 lse_batch_stride, lse_head_stride;     // in elements; rows are contiguous
   strobe_i64 batch, heads, heads_kv, q_len, kv_len; // query head h reads KV head h / (heads / heads_kv)
-  strobe_i64 diagonal;        // causal kernels: query i sees key j when j <= i + diagonal; others ignore it
-  float scale;                // of q k, before the softmax
-  void *workspace;            // workspace_bytes(args) bytes shared by all steps and workers, 64-byte aligned
+  strobe_i64 diagonal; // causal kernels: query i sees key j when j <= i + diagonal; others ignore it
+  float scale;         // of q k, before the softmax
+  void *workspace;     // workspace_bytes(args) bytes shared by all steps and workers, 64-byte aligned
 };
 
 // A kernel is a list of steps. Each step has items(args) independent work items, which any number of workers may share;
-// a step starts when the one before it has ended. `scratch` is scratch_bytes of memory of the worker's own, 64-byte aligned.
+// a step starts when the one before it has ended. `scratch` is scratch_bytes of memory of the worker's own, 64-byte
+// aligned.
 struct strobe_step {
   const char *name;
   strobe_i64 (*items)(const struct strobe_args *args);

@@ -10,8 +10,7 @@ const struct npy_type_info npy_types[NPY_TYPE_COUNT] = {
     {"<u2", "uint16", 2},  {"<i4", "int32", 4},   {"<i8", "int64", 8},
 };
 
-// ---- the header's text: a Python literal {'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }
-// ----------------------
+// ---- the header's text: a Python literal {'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), } ----
 
 struct cursor {
   const char *at, *end;
@@ -128,8 +127,7 @@ static int parse_dictionary(struct cursor *c, struct npy *a) {
   return seen == (1u << KEYS) - 1 ? 0 : bad(c, "its header lacks 'descr', 'fortran_order' or 'shape'");
 }
 
-// ---- sizes
-// -------------------------------------------------------------------------------------------------------------
+// ---- sizes ----
 
 static int set_sizes(struct npy *a, const char *name, struct error *err) {
   int64_t n = 1, bytes;
@@ -181,8 +179,7 @@ int npy_parse(const void *bytes, size_t len, const char *name, struct npy *a, si
   return status;
 }
 
-// ---- expectations
-// ------------------------------------------------------------------------------------------------------
+// ---- expectations ----
 
 static void list_types(unsigned types, char *out, size_t size) {
   size_t n = 0;

@@ -25,8 +25,7 @@ static int fail_io(struct error *err, const char *what, const char *path, int co
   return fail(err, STROBE_IO, "cannot %s %s: %s", what, path, reason(code, text, sizeof text));
 }
 
-// ---- reading
-// -----------------------------------------------------------------------------------------------------------
+// ---- reading ----
 
 static int read_all(int fd, unsigned char *to, size_t len, const char *path, struct error *err) {
   for (size_t done = 0; done < len;) {
@@ -73,8 +72,7 @@ void npy_free(struct npy *a) {
   *a = (struct npy){0};
 }
 
-// ---- writing
-// -----------------------------------------------------------------------------------------------------------
+// ---- writing ----
 
 static int write_all(int fd, const void *data, size_t len) {
   for (const char *at = data; len;) {

@@ -12,8 +12,7 @@
 
 enum { ALIGN = 64 };
 
-// ---- options
-// -------------------------------------------------------------------------------------------------------------
+// ---- options ----
 
 static int find_backend(const char *name, const struct backend **out, struct error *err) {
   for (int i = 0; i < backend_count; i++)
@@ -21,10 +20,11 @@ static int find_backend(const char *name, const struct backend **out, struct err
       *out = &backend_table[i];
       return STROBE_OK;
     }
-  return fail(err, STROBE_INVALID,
-              "plan_options.backend \"%.40s\": must be \"code\", \"scalar\", \"builtin\", \"reference\", \"cuda\" or NULL (the "
-              "first that works)",
-              name);
+  return fail(
+      err, STROBE_INVALID,
+      "plan_options.backend \"%.40s\": must be \"code\", \"scalar\", \"builtin\", \"reference\", \"cuda\" or NULL (the "
+      "first that works)",
+      name);
 }
 
 static int check_options(const struct strobe_plan_options *o, const struct backend **only, struct error *err) {
@@ -90,14 +90,14 @@ static int choose_instance(struct strobe_plan *p, const struct strobe_plan_optio
   return chosen ? status : STROBE_OK;
 }
 
-// ---- the ladder
-// ----------------------------------------------------------------------------------------------------------
+// ---- the ladder ----
 
 static int climb(struct strobe_plan *p, const struct backend *only, const struct error *excuse, struct error *err) {
   const enum target_family family = p->instance.target ? p->instance.target->family : FAMILY_CPU;
   int status = STROBE_UNSUPPORTED;
   if (only && only->configurable && only->family != family)
-    return fail(err, STROBE_INVALID, "plan_options.backend \"%s\": can't serve target \"%s\"", only->name, p->instance.target->name);
+    return fail(err, STROBE_INVALID, "plan_options.backend \"%s\": can't serve target \"%s\"", only->name,
+                p->instance.target->name);
   for (int i = 0; i < backend_count && status; i++) {
     const struct backend *b = &backend_table[i];
     if (only ? b != only : b->family != family) continue;
@@ -109,14 +109,14 @@ static int climb(struct strobe_plan *p, const struct backend *only, const struct
     if (only) return fail(err, why.status, "backend \"%s\": %s", b->name, why.text);
     buf_printf(&p->why, "%s%s: %s", p->why.len ? "; " : "", b->name, why.text);
   }
-  if (status && family == FAMILY_CUDA) return fail(err, (enum strobe_status)status, "%s", p->why.len ? p->why.data : "no memory for a plan");
+  if (status && family == FAMILY_CUDA)
+    return fail(err, (enum strobe_status)status, "%s", p->why.len ? p->why.data : "no memory for a plan");
   if (!status && p->compiled && p->compiled->note)
     buf_printf(&p->why, "%s%s", p->why.len ? "; " : "", p->compiled->note);
   return status;
 }
 
-// ---- memory
-// --------------------------------------------------------------------------------------------------------------
+// ---- memory ----
 
 struct strobe_args plan_args(const struct strobe_plan *p) {
   return (struct strobe_args){.abi = STROBE_ABI,
@@ -162,8 +162,7 @@ static int describe(struct strobe_plan *p, struct error *err) {
   return STROBE_OK;
 }
 
-// ---- the API
-// -------------------------------------------------------------------------------------------------------------
+// ---- the API ----
 
 static int set_up(struct strobe_plan *p, const char *problem, const struct strobe_plan_options *options,
                   struct error *err) {
@@ -235,7 +234,9 @@ enum strobe_status strobe_plan_describe(const strobe_plan *plan, struct strobe_p
                                        .config = plan->config.data,
                                        .backend = plan->backend,
                                        .why = plan->why.data,
-                                       .source = plan->gpu ? gpu_kernel_info(plan->gpu).source : c ? c->source : "",
+                                       .source = plan->gpu ? gpu_kernel_info(plan->gpu).source
+                                                 : c       ? c->source
+                                                           : "",
                                        .render_ms = timed->render_ms,
                                        .encode_ms = timed->encode_ms,
                                        .compile_ms = timed->compile_ms,

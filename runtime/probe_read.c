@@ -34,9 +34,11 @@ typedef unsigned long long reader(const char *data, size_t bytes, size_t apart);
   }
 #define READERS(ISA, TARGET)                                                                                           \
   READ(ISA##_1, TARGET, 1, 0)                                                                                          \
-  READ(ISA##_1p, TARGET, 1, 1) READ(ISA##_2, TARGET, 2, 0) READ(ISA##_2p, TARGET, 2, 1) READ(ISA##_4, TARGET, 4, 0)    \
-      READ(ISA##_4p, TARGET, 4, 1) static reader *const ISA[VARIANTS] = {ISA##_1,  ISA##_1p, ISA##_2,                  \
-                                                                         ISA##_2p, ISA##_4,  ISA##_4p};
+  READ(ISA##_1p, TARGET, 1, 1)                                                                                         \
+  READ(ISA##_2, TARGET, 2, 0)                                                                                          \
+  READ(ISA##_2p, TARGET, 2, 1)                                                                                         \
+  READ(ISA##_4, TARGET, 4, 0) READ(ISA##_4p, TARGET, 4, 1) static reader *const ISA[VARIANTS] = {                      \
+      ISA##_1, ISA##_1p, ISA##_2, ISA##_2p, ISA##_4, ISA##_4p};
 
 READERS(plain, )
 #if defined(__x86_64__)

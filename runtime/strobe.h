@@ -3,7 +3,7 @@
 //   strobe_context *ctx;  strobe_plan *plan;
 //   strobe_context_create(NULL, &ctx);
 //   strobe_plan_create(ctx, "d128:bf16:causal:b2h32/8q1024k1024", NULL, &plan);
-//   struct strobe_io io = {.size = sizeof io, .q = {q}, .k = {k}, .v = {v}, .o = {o}};   // strides 0: packed (b, n, h, d)
+//   struct strobe_io io = {.size = sizeof io, .q = {q}, .k = {k}, .v = {v}, .o = {o}}; // strides 0: (b, n, h, d)
 //   strobe_execute(plan, &io);
 //
 // Thread safety: a context may be shared by any number of threads; a plan is immutable, so any number of threads may
@@ -61,17 +61,17 @@ STROBE_API enum strobe_status strobe_context_create(const struct strobe_context_
 STROBE_API void strobe_context_destroy(strobe_context *ctx);
 
 struct strobe_plan_options {
-  size_t size;          // sizeof (struct strobe_plan_options)
-  const char *target;   // NULL: the best that this CPU can run
-  const char *config;   // "block_n=128,stages=2"; NULL: the heuristic
-  const char *backend;  // NULL: the first that works of "code", "scalar", "builtin", "reference"; else that one alone
-  float scale;          // 0: 1/sqrt(head_dim); use has_scale for a scale that is really 0
-  int has_scale;        // 1: take scale as it is (finite)
+  size_t size;         // sizeof (struct strobe_plan_options)
+  const char *target;  // NULL: the best that this CPU can run
+  const char *config;  // "block_n=128,stages=2"; NULL: the heuristic
+  const char *backend; // NULL: the first that works of "code", "scalar", "builtin", "reference"; else that one alone
+  float scale;         // 0: 1/sqrt(head_dim); use has_scale for a scale that is really 0
+  int has_scale;       // 1: take scale as it is (finite)
 };
 
-// Makes an executable plan for a problem string such as "d64:f32:causal:b1h8q512k512" (README: grammar). A valid problem
-// always gets a plan: if the JIT cannot work here the plan falls back, and strobe_plan_describe says to what and why.
-// STROBE_INVALID, STROBE_UNSUPPORTED, STROBE_NO_MEMORY.
+// Makes an executable plan for a problem string such as "d64:f32:causal:b1h8q512k512" (README: grammar). A valid
+// problem always gets a plan: if the JIT cannot work here the plan falls back, and strobe_plan_describe says to what
+// and why. STROBE_INVALID, STROBE_UNSUPPORTED, STROBE_NO_MEMORY.
 STROBE_API enum strobe_status strobe_plan_create(strobe_context *ctx, const char *problem,
                                                  const struct strobe_plan_options *options, strobe_plan **out);
 STROBE_API void strobe_plan_destroy(strobe_plan *plan);
@@ -96,13 +96,13 @@ STROBE_API enum strobe_status strobe_execute(const strobe_plan *plan, const stru
 STROBE_API size_t strobe_workspace_bytes(const strobe_plan *plan);
 
 struct strobe_plan_info {
-  size_t size;             // set by the caller: sizeof (struct strobe_plan_info)
-  const char *instance;    // name of the kernel instance
-  const char *target;      // "avx512bf16"
-  const char *config;      // canonical text
-  const char *backend;     // "code", "scalar", "builtin", "reference"
-  const char *why;         // "" or why the backends before it were not taken
-  const char *source;      // text that was compiled; "" for builtin and reference
+  size_t size;                                      // set by the caller: sizeof (struct strobe_plan_info)
+  const char *instance;                             // name of the kernel instance
+  const char *target;                               // "avx512bf16"
+  const char *config;                               // canonical text
+  const char *backend;                              // "code", "scalar", "builtin", "reference"
+  const char *why;                                  // "" or why the backends before it were not taken
+  const char *source;                               // text that was compiled; "" for builtin and reference
   double render_ms, encode_ms, compile_ms, load_ms; // 0 when the kernel came from this context's table
 };
 

@@ -13,8 +13,7 @@ int verify_create(const struct verify_case *c, const struct tensor_allocator *al
   return status;
 }
 
-// ---- which rows
-// --------------------------------------------------------------------------------------------------------
+// ---- which rows ----
 
 static int ascending(const void *a, const void *b) {
   const int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -47,8 +46,7 @@ static int64_t auto_rows(const struct spec *s, const struct strobe_args *a) {
   return rows < 8 ? 8 : (int64_t)rows;
 }
 
-// ---- comparing
-// ---------------------------------------------------------------------------------------------------------
+// ---- comparing ----
 
 struct comparison {
   const struct spec *spec;
@@ -172,8 +170,7 @@ int verify_tensors(const struct verify_case *c, const struct config *config, con
   return status;
 }
 
-// ---- printing
-// ----------------------------------------------------------------------------------------------------------
+// ---- printing ----
 
 static void print_place(const char *what, const struct verify_worst *w, struct buf *out) {
   buf_printf(out, "%s[batch %lld, head %lld, row %lld", what, (long long)w->batch, (long long)w->head,

@@ -23,7 +23,7 @@
 
 static char binary[4096], dir[64];
 
-// ---- running ------------------------------------------------------------------------------------
+// ---- running ----
 
 struct outcome {
   int code;
@@ -97,7 +97,7 @@ static void refuses(const char *arguments, const char *word, const char *other) 
   if (entries() != before) fail_msg("strobe %s: left a file behind", arguments);
 }
 
-// ---- files --------------------------------------------------------------------------------------
+// ---- files ----
 
 static const char *path_of(const char *name) {
   static char path[128];
@@ -159,7 +159,7 @@ static int remove_files(void **state) {
   return system(command);
 }
 
-// ---- bad input ----------------------------------------------------------------------------------
+// ---- bad input ----
 
 struct bad {
   const char *arguments, *word, *other;
@@ -307,7 +307,7 @@ static void a_full_disk(void **state) {
   unlink(path_of("full.txt"));
 }
 
-// ---- what works ---------------------------------------------------------------------------------
+// ---- what works ----
 
 static void help_has_a_worked_example(void **state) {
   (void)state;

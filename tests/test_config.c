@@ -193,7 +193,7 @@ static void says_why_not(void **state) {
   }
 }
 
-// ---- the grid --------------------------------------------------------------------------------------------
+// ---- the grid ----
 
 enum { MAX_INSTANCES = 1 << 18 };
 struct seen {
@@ -263,7 +263,8 @@ static void walk_grid(const struct spec *s, const struct target *t, struct seen 
       assert_memory_equal(&c, &given, sizeof c);
     }
     int f = 0;
-    while (f < CFG_COUNT && (!grid_size[f] || ++at[f] == grid_size[f])) at[f++] = 0; // fields of other families stay unset
+    while (f < CFG_COUNT && (!grid_size[f] || ++at[f] == grid_size[f]))
+      at[f++] = 0; // fields of other families stay unset
     if (f == CFG_COUNT) return;
   }
 }

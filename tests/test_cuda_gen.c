@@ -39,8 +39,7 @@ static struct buf render(const char *problem, const char *set, struct instance *
   return out;
 }
 
-// ---- index mathematics
-// -------------------------------------------------------------------------------------------------
+// ---- index mathematics ----
 
 // SWIZZLE_128B: bits 4-6 of a shared-memory address are xored with bits 7-9.
 static int swizzle(int at) { return at ^ ((at >> 7 & 7) << 4); }
@@ -126,8 +125,7 @@ static void fragments(void **state) {
         }
 }
 
-// ---- the barrier protocol: every role as a list of operations, interleaved at random
-// -------------------------------------
+// ---- the barrier protocol: every role as a list of operations, interleaved at random ----
 
 enum { WAIT, ARRIVE, LOAD, READ, STAGE, LEAVE };
 struct action {
@@ -329,8 +327,7 @@ static void protocol(void **state) {
   }
 }
 
-// ---- text and feasibility
-// ------------------------------------------------------------------------------------------------
+// ---- text and feasibility ----
 
 static int count(const char *text, const char *word) {
   int n = 0;
@@ -381,8 +378,7 @@ static void refusals(void **state) {
   }
 }
 
-// ---- ptxas
-// -----------------------------------------------------------------------------------------------------------------
+// ---- ptxas ----
 
 static bool have_nvrtc(void) {
   int major, minor;

@@ -61,7 +61,7 @@ static void assert_holds(const char *path, const char *text) {
   buf_free(&b);
 }
 
-// ---- files --------------------------------------------------------------------------------------
+// ---- files ----
 
 static void files_are_written_together(void **state) {
   (void)state;
@@ -112,7 +112,7 @@ static void directories_are_made_and_unmade(void **state) {
   buf_free(&made);
 }
 
-// ---- JSON and tables ----------------------------------------------------------------------------
+// ---- JSON and tables ----
 
 static void json_is_escaped_and_nested(void **state) {
   (void)state;
@@ -153,7 +153,7 @@ static void tables_are_aligned(void **state) {
   buf_free(&out);
 }
 
-// ---- emitted kernels ----------------------------------------------------------------------------
+// ---- emitted kernels ----
 
 static const struct emit_case {
   const char *problem, *target;

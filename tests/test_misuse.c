@@ -25,8 +25,7 @@ static void refused(int got, int want, const char *fragments) {
     if (!strstr(strobe_error(), f)) fail_msg("\"%s\" is not in \"%s\"", f, strobe_error());
 }
 
-// ---- arguments and options
-// --------------------------------------------------------------------------------------------------------------
+// ---- arguments and options ----
 
 static void test_null_arguments(void **state) {
   (void)state;
@@ -226,8 +225,7 @@ static void test_packed_qkvo(void **state) {
   strobe_plan_destroy(plan);
 }
 
-// ---- a parallel-for that does not keep its side
-// --------------------------------------------------------------------------
+// ---- a parallel-for that does not keep its side ----
 
 static void skips_one(void *context, int64_t n, strobe_body *body, void *arg) {
   (void)context;

@@ -33,8 +33,7 @@ static struct problem problem_of(int head_dim, enum dtype t, enum mask mask, int
                           .kv_len = kv_len};
 }
 
-// ---- one head, one column, worked out by hand
-// ---------------------------------------------------------------------------
+// ---- one head, one column, worked out by hand ----
 
 struct tiny {
   double o[4], lse[4], floor[4], magnitude[4];
@@ -140,8 +139,7 @@ static void refuses(void **state) {
   assert_int_equal(reference_head(&p.spec, &a, 0, 0, &out, NULL), STROBE_NO_MEMORY);
 }
 
-// ---- properties
-// ---------------------------------------------------------------------------------------------------------
+// ---- properties ----
 
 enum { N = 150, M = 40, D = 8 }; // more than one block of keys and of rows
 
@@ -263,8 +261,7 @@ static void future_keys_and_one_hot(void **state) {
   tensors_free(&t);
 }
 
-// ---- conversions
-// --------------------------------------------------------------------------------------------------------
+// ---- conversions ----
 
 static void conversions(void **state) {
   (void)state;
@@ -287,8 +284,7 @@ static void conversions(void **state) {
   assert_true(fabsf(bf16_to_f32(f32_to_bf16(1.3f)) - 1.3f) <= 1.3f * (float)dtype_table[DT_BF16].eps);
 }
 
-// ---- trained models
-// -----------------------------------------------------------------------------------------------------
+// ---- trained models ----
 
 static struct npy load(const char *prefix, const char *what, enum npy_type type, int rank, int64_t last) {
   char path[128];

@@ -23,8 +23,7 @@ static int free_context(void **state) {
   return 0;
 }
 
-// ---- results
-// -------------------------------------------------------------------------------------------------------------
+// ---- results ----
 
 static const char *const problems[] = {
     "d32:f32:b2h4/2q40k48",        "d64:f32:causal:b1h2q33k65",       "d64:bf16:b1h2q17k130",
@@ -170,8 +169,7 @@ static void test_scale(void **state) {
   }
 }
 
-// ---- the ladder and what a plan says of itself
-// -----------------------------------------------------------------------------
+// ---- the ladder and what a plan says of itself ----
 
 static void test_describe(void **state) {
   (void)state;

@@ -17,8 +17,7 @@
 #include <string.h>
 #include <time.h>
 
-// ---- loaders: texts by name, or files of tests/golden
-// ------------------------------------------------------------------
+// ---- loaders: texts by name, or files of tests/golden ----
 
 struct texts {
   const char *name[4], *text[4];
@@ -74,8 +73,7 @@ static void matches_golden(const char *name, const char *text) {
   free(want);
 }
 
-// ---- a sink that writes down its calls
-// ---------------------------------------------------------------------------------
+// ---- a sink that writes down its calls ----
 
 struct recorder {
   struct buf *out; // where mark and release are written: they have no buffer of their own
@@ -158,8 +156,7 @@ static void gives(const char *text, const char *want) {
   buf_free(&out);
 }
 
-// ---- golden files
-// ------------------------------------------------------------------------------------------------------
+// ---- golden files ----
 
 static void golden_files(void **state) {
   (void)state;
@@ -216,8 +213,7 @@ static char *repeated(const char *start, const char *text, int n, const char *en
   return b.data;
 }
 
-// ---- the dialect
-// -------------------------------------------------------------------------------------------------------
+// ---- the dialect ----
 
 static void layout(void **state) {
   (void)state;
@@ -242,8 +238,10 @@ static void layout(void **state) {
 
 static void loops(void **state) {
   (void)state;
-  gives("$let a = 100\n$let b = -7\n$for I in 9..11\n  @op x[I], a, b", "[op 0 op x[9], 100, -7]\n[op 0 op x[10], 100, -7]\n");
-  char *pieces = repeated("", "${n},", 400, ""), *joined = repeated("", "3,", 400, "\n"); // a line that outgrows its buffer
+  gives("$let a = 100\n$let b = -7\n$for I in 9..11\n  @op x[I], a, b",
+        "[op 0 op x[9], 100, -7]\n[op 0 op x[10], 100, -7]\n");
+  char *pieces = repeated("", "${n},", 400, ""),
+       *joined = repeated("", "3,", 400, "\n"); // a line that outgrows its buffer
   gives(pieces, joined);
   free(pieces);
   free(joined);
@@ -378,8 +376,7 @@ static void mistakes(void **state) {
   gives("$block a()\n  $if 1\n    text", "t:3: only directives, @ lines and comments may stand in a $block");
 }
 
-// ---- bounds
-// ------------------------------------------------------------------------------------------------------------
+// ---- bounds ----
 
 static void without_a_sink(void **state) {
   (void)state;

@@ -32,8 +32,7 @@ static void in_threads(void (*f)(int, void *), void *shared) {
   pthread_barrier_destroy(&s.barrier);
 }
 
-// ---- the table alone, with a maker of ours
-// -------------------------------------------------------------------------------
+// ---- the table alone, with a maker of ours ----
 
 struct maker {
   struct kernel_table table;
@@ -149,8 +148,7 @@ static void test_fork_while_making(void **state) {
   kernel_table_free(&u.table);
 }
 
-// ---- plans
-// ---------------------------------------------------------------------------------------------------------------
+// ---- plans ----
 
 struct planning {
   strobe_context *ctx;
@@ -273,8 +271,7 @@ static void test_workers_do_not_change_bits(void **state) {
   free(first);
 }
 
-// ---- fork
-// ----------------------------------------------------------------------------------------------------------------
+// ---- fork ----
 
 struct forked {
   strobe_context *ctx;

@@ -42,8 +42,7 @@ static struct verify_case case_of(int head_dim, enum dtype t, enum mask mask, in
   return c;
 }
 
-// ---- the textbook, in f32, with P rounded to its dtype
-// ---------------------------------------------------------------------
+// ---- the textbook, in f32, with P rounded to its dtype ----
 
 static int64_t place(const struct strobe_tensor *t, int64_t b, int64_t h, int64_t n) {
   return b * t->batch_stride + h * t->head_stride + n * t->row_stride;

@@ -80,7 +80,8 @@ static void mistakes(void **state) {
   refuses("bcast q, 1.5x", "1.5x is not a number");
   refuses("bcast q, 0x", "0x is not a number");
   refuses("bcast q, 0x1ffffffff", "0x1ffffffff has more than 32 bits");
-  refuses("bcast q, 1111111111111111111111111111111111111111111111", "111111111111111111111111111111111111111 is not a number");
+  refuses("bcast q, 1111111111111111111111111111111111111111111111",
+          "111111111111111111111111111111111111111 is not a number");
 }
 
 static void operands(void **state) {
@@ -202,8 +203,7 @@ static void limits(void **state) {
   rmdir(dir);
 }
 
-// ---- linear forms: random expressions are worth what C says
-// ------------------------------------------------------------
+// ---- linear forms: random expressions are worth what C says ----
 
 static uint64_t seed = 1;
 static int next(int below) {
