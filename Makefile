@@ -6,7 +6,7 @@ CC ?= cc
 TCC ?= 1        # 0: no libtcc and no Zydis; the JIT is off, everything else works
 OPT ?= -O2 -g
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Werror
-CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fPIC -fvisibility=hidden -fopenmp -pthread -I$(BUILD) $(CFLAGS)
+CFLAGS_ALL := -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fPIC -fvisibility=hidden -fopenmp-simd -pthread -I$(BUILD) $(CFLAGS)
 TCC := $(strip $(TCC))
 ifeq ($(TCC),1)
 CFLAGS_ALL += -DSTROBE_TCC=1
@@ -110,15 +110,24 @@ ifneq ($(MISSING),)
 	$(SUDO) apt-get update -qq && $(SUDO) DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(MISSING)
 endif
 
-# All tests; then those that look at memory once more under ASan and UBSan, and the library once more without libtcc.
+# All tests; then those that look at memory once more under ASan and UBSan, those with threads under TSan, and the library
+# once more without libtcc.
 SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit)
 check: deps
 	@$(MAKE) --no-print-directory tests
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" BUILTIN_OPT= $(SANITIZED)
+	@$(MAKE) --no-print-directory tsan-build
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(BUILD)-notcc/tests/test_runtime
 	@$(MAKE) --no-print-directory fuzz N=3000
-	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(BUILD)-notcc/tests/test_runtime
+	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(RACED) $(BUILD)-notcc/tests/test_runtime
 tests: all $(TESTS)
+
+# What threads share, under ThreadSanitizer.
+RACED := $(addprefix $(BUILD)-tsan/tests/,test_pool test_threads)
+tsan: tsan-build
+	@tests/run.sh $(RACED)
+tsan-build: deps
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan OPT="-O1 -g -fsanitize=thread" $(RACED)
 
 # N mutations of built-in seeds for every parser, under ASan and UBSan.
 N ?= 100000
@@ -132,11 +141,12 @@ help:
 	@echo "make demo          install what is missing, build, and run on tensors of two trained models"
 	@echo "make check         install what is missing, build, and pass all tests"
 	@echo "make fuzz N=100000 mutate the inputs of every parser, under ASan and UBSan"
+	@echo "make tsan          the tests with threads, under ThreadSanitizer"
 	@echo "make clean         remove the build directories"
 	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
 	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-notcc
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-notcc
 # ---- end: tests and packages ---------------------------------------------------------------------------------------------
 
 # ---- begin: demo ---------------------------------------------------------------------------------------------------------
@@ -152,4 +162,4 @@ demo: deps
 
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
 .DELETE_ON_ERROR:
-.PHONY: all check clean demo deps fuzz fuzz-run help tests
+.PHONY: all check clean demo deps fuzz fuzz-run help tests tsan tsan-build

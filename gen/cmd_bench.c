@@ -2,10 +2,13 @@
 
 #include "../runtime/cpu.h"
 #include "../runtime/inputs.h"
+#include "../runtime/plan.h"
 #include "../runtime/probe.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { THREADS_MAX = 1024 };
 
 struct bench_options {
   const char *target, *set;
@@ -24,7 +27,7 @@ static const struct option_row rows[] = {
     ROW(OPT_INT, runs, .name = "runs", .value = "N", .about = "rounds over all problems (default: 11)", .least = 1,
         .most = 10000),
     ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)",
-        .least = 1, .most = 1024),
+        .least = 1, .most = THREADS_MAX),
     ROW(OPT_FLAG, jit, .name = "jit", .about = "time the way from spec to function instead, --runs times"),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
@@ -74,12 +77,27 @@ static double work_of(const struct bench_case *c) { // GFLOP or GB of one execut
   return 1e-9 * (c->readers ? least_bytes(&c->problem) : problem_flops(&c->problem));
 }
 
-static double peak_of(const struct bench_case *c, int threads) {
-  double sum = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : sum) schedule(static, 1)
-  for (int i = 0; i < threads; i++)
-    sum +=
+struct peak_call {
+  const struct bench_case *c;
+  double *rate; // of each thread
+};
+
+static void peak_body(void *arg, int64_t first, int64_t last, int worker) {
+  const struct peak_call *p = arg;
+  const struct bench_case *c = p->c;
+  (void)worker;
+  for (int64_t i = first; i < last; i++)
+    p->rate[i] =
         c->readers ? probe_reader_run(c->readers[i], probe_ms) : probe_compute(&c->problem.spec, c->target, probe_ms);
+}
+
+// On the threads that run the kernel: others would have to come and go between the two.
+static double peak_of(const struct bench_case *c, int threads) {
+  double rate[THREADS_MAX], sum = 0;
+  struct peak_call call = {c, rate};
+  const struct parallel *parallel = &c->plan->context->parallel;
+  parallel->run(parallel->context, threads, peak_body, &call);
+  for (int i = 0; i < threads; i++) sum += rate[i];
   return sum;
 }
 

@@ -3,7 +3,7 @@
 
 #include "../runtime/cpu.h"
 #include "../runtime/gpu.h"
-#include "../runtime/parallel.h"
+#include "../runtime/pool.h"
 #include "../runtime/verify.h"
 
 #include <errno.h>
@@ -65,7 +65,7 @@ static void check_machine(struct doctor *d) {
     if (target_table[i].family == FAMILY_CPU)
       finding(d, cpu_has_target(&target_table[i]) ? FINE : MISSING, "target", "%s: %s", target_table[i].name,
               target_table[i].about);
-  finding(d, FACT, "threads", "%d by OpenMP", parallel_default_workers());
+  finding(d, FACT, "threads", "%d by default", pool_default_workers());
   finding(d, FACT, "version", "strobe %s, templates %016" PRIx64, strobe_version(), templates_hash());
 }
 

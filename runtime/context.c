@@ -13,13 +13,15 @@ static int set_up(struct strobe_context *ctx, const struct strobe_context_option
   if (o.n_workers < 0 || o.n_workers > WORKERS_MAX)
     return fail(err, STROBE_INVALID, "context_options.n_workers %d: must be 0 (as many as the default uses) to %d",
                 o.n_workers, WORKERS_MAX);
-  int workers = o.n_workers ? o.n_workers : parallel_default_workers();
-  ctx->parallel = (struct parallel){.run = o.parallel_for ? o.parallel_for : parallel_openmp,
-                                    .context = o.parallel_for ? o.parallel_context : &ctx->parallel,
-                                    .n_workers = workers < 1             ? 1
-                                                 : workers > WORKERS_MAX ? WORKERS_MAX
-                                                                         : workers};
-  return kernel_table_init(&ctx->kernels, err);
+  int workers = o.n_workers ? o.n_workers : pool_default_workers();
+  if (workers > WORKERS_MAX) workers = WORKERS_MAX;
+  ctx->parallel = (struct parallel){o.parallel_for, o.parallel_context, workers};
+  if (!o.parallel_for) {
+    status = pool_create(workers, &ctx->pool, err);
+    ctx->parallel.run = pool_parallel_for;
+    ctx->parallel.context = ctx->pool;
+  }
+  return status ? status : kernel_table_init(&ctx->kernels, err);
 }
 
 enum strobe_status strobe_context_create(const struct strobe_context_options *options, strobe_context **out) {
@@ -33,6 +35,7 @@ enum strobe_status strobe_context_create(const struct strobe_context_options *op
   if (!ctx) {
     fail(&err, STROBE_NO_MEMORY, "no memory for a context");
   } else if (set_up(ctx, options, &err)) {
+    pool_destroy(ctx->pool);
     free(ctx);
   } else {
     *out = ctx;
@@ -42,6 +45,7 @@ enum strobe_status strobe_context_create(const struct strobe_context_options *op
 
 void strobe_context_destroy(strobe_context *ctx) {
   if (!ctx) return;
+  pool_destroy(ctx->pool);
   kernel_table_free(&ctx->kernels);
   free(ctx);
 }

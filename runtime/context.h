@@ -3,10 +3,17 @@
 #define STROBE_CONTEXT_H
 
 #include "kernel_table.h"
-#include "parallel.h"
+#include "pool.h"
+
+struct parallel {
+  strobe_parallel_for *run;
+  void *context;
+  int n_workers;
+};
 
 struct strobe_context {
   struct parallel parallel;
+  struct pool *pool; // what parallel.run runs on; NULL: the caller's own
   struct kernel_table kernels;
 };
 

@@ -1,6 +1,6 @@
 #include "kernel_table.h"
 
-#include "parallel.h"
+#include "fork.h"
 
 #include <sched.h>
 #include <stdlib.h>

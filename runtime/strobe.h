@@ -50,8 +50,8 @@ typedef void strobe_parallel_for(void *context, int64_t n, strobe_body *body, vo
 
 struct strobe_context_options {
   size_t size;                       // sizeof (struct strobe_context_options)
-  int n_workers;                     // 0: as many as the default parallel-for uses (OpenMP's number of threads)
-  strobe_parallel_for *parallel_for; // NULL: OpenMP, or serial in a forked child
+  int n_workers;                     // 0: OMP_NUM_THREADS if it is set, else the CPUs that this process may run on
+  strobe_parallel_for *parallel_for; // NULL: threads of the context's own; serial in a child that was forked since
   void *parallel_context;
 };
 

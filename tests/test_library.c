@@ -79,7 +79,7 @@ static void links_and_runs(const char *compiler, const char *source) {
   // libZydis is there when the JIT is.
   assert_int_equal(
       shell("%s -Iruntime %s/%s %s/libstrobe.a -o %s/static $(readelf -d %s/libstrobe.so | grep -q Zydis && "
-            "echo -lZydis) -fopenmp -lm -ldl -lpthread",
+            "echo -lZydis) -lm -ldl -lpthread",
             compiler, work, source, build, work, build),
       0);
   assert_int_equal(shell("%s/static", work), 0);

@@ -1,0 +1,199 @@
+#include "pool.h"
+
+#include "fork.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { CHUNKS_PER_WORKER = 8, CHUNK_MAX = 8, SPINS = 2000 };
+
+// One call of parallel_for, on its caller's stack and on the pool's list until nobody works on it any more.
+struct job {
+  strobe_body *body;
+  void *arg;
+  int64_t n, size, chunks;
+  atomic_llong next; // chunk that nobody has taken
+  int joined;        // workers so far, the caller among them: the number of the next one
+  atomic_int active; // workers beside the caller that have not left yet
+  struct job *behind;
+};
+
+struct pool {
+  pthread_mutex_t lock;      // of jobs, joined, n_threads and stop
+  pthread_cond_t work, left; // a job has come; the last worker has left a job
+  struct job *jobs;
+  atomic_uint posted; // jobs ever: what a worker that has just run out of work watches for a while
+  int n_workers, n_threads, generation, spins;
+  bool stop;
+  pthread_t thread[];
+};
+
+static void pause_cpu(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// ---- workers ------------------------------------------------------------------------------------
+
+static void run_chunks(struct job *j, int worker) {
+  for (int64_t c; (c = atomic_fetch_add(&j->next, 1)) < j->chunks;) {
+    const int64_t first = c * j->size;
+    j->body(j->arg, first, j->n - first < j->size ? j->n : first + j->size, worker);
+  }
+}
+
+static struct job *open_job(const struct pool *p) {
+  struct job *j = p->jobs;
+  while (j && (j->joined >= p->n_workers || atomic_load(&j->next) >= j->chunks)) j = j->behind;
+  return j;
+}
+
+// The next step of the same execution is a few microseconds away, sooner than the kernel wakes a thread.
+static void wait_for_work(struct pool *p) {
+  const unsigned seen = atomic_load(&p->posted);
+  pthread_mutex_unlock(&p->lock);
+  for (int i = 0; i < p->spins && atomic_load(&p->posted) == seen; i++) pause_cpu();
+  pthread_mutex_lock(&p->lock);
+  if (!p->stop && !open_job(p)) pthread_cond_wait(&p->work, &p->lock);
+}
+
+static void *worker_main(void *arg) {
+  struct pool *p = arg;
+  pthread_mutex_lock(&p->lock);
+  while (!p->stop) {
+    struct job *j = open_job(p);
+    if (!j) {
+      wait_for_work(p);
+      continue;
+    }
+    const int worker = j->joined++;
+    atomic_fetch_add(&j->active, 1);
+    pthread_mutex_unlock(&p->lock);
+    run_chunks(j, worker);
+    pthread_mutex_lock(&p->lock);
+    if (atomic_fetch_sub(&j->active, 1) == 1) pthread_cond_broadcast(&p->left);
+  }
+  pthread_mutex_unlock(&p->lock);
+  return NULL;
+}
+
+// Up to `wanted` threads, or as many as can be had; the next call tries again. They take no signal of the host's.
+static void start_threads(struct pool *p, int64_t wanted) {
+  sigset_t all, before;
+  if (p->n_threads >= wanted) return;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  while (p->n_threads < wanted && !pthread_create(&p->thread[p->n_threads], NULL, worker_main, p))
+    pthread_setname_np(p->thread[p->n_threads++], "strobe");
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+// ---- callers ------------------------------------------------------------------------------------
+
+static void post(struct pool *p, struct job *j) {
+  pthread_mutex_lock(&p->lock);
+  const int64_t helpers = (j->chunks < p->n_workers ? j->chunks : p->n_workers) - 1;
+  start_threads(p, helpers);
+  j->behind = p->jobs;
+  p->jobs = j;
+  atomic_fetch_add(&p->posted, 1);
+  if (helpers >= p->n_threads)
+    pthread_cond_broadcast(&p->work);
+  else
+    for (int64_t i = 0; i < helpers; i++) pthread_cond_signal(&p->work);
+  pthread_mutex_unlock(&p->lock);
+}
+
+static void withdraw(struct pool *p, struct job *j) {
+  for (int i = 0; i < p->spins && atomic_load(&j->active); i++) pause_cpu();
+  pthread_mutex_lock(&p->lock);
+  struct job **link = &p->jobs;
+  while (*link != j) link = &(*link)->behind;
+  *link = j->behind;
+  while (atomic_load(&j->active)) pthread_cond_wait(&p->left, &p->lock);
+  pthread_mutex_unlock(&p->lock);
+}
+
+void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg) {
+  struct pool *p = context;
+  // Neighbouring items share K and V, so a chunk is worth having; few enough items to a chunk that the last ones
+  // balance.
+  int64_t size = n / p->n_workers / CHUNKS_PER_WORKER;
+  size = size < 1 ? 1 : size > CHUNK_MAX ? CHUNK_MAX : size;
+  struct job j = {.body = body, .arg = arg, .n = n, .size = size, .chunks = n / size + (n % size != 0), .joined = 1};
+  if (j.chunks <= 1 || p->n_workers == 1 || p->generation != fork_generation()) {
+    if (n > 0) body(arg, 0, n, 0);
+    return;
+  }
+  post(p, &j);
+  run_chunks(&j, 0);
+  withdraw(p, &j);
+}
+
+// ---- the pool -----------------------------------------------------------------------------------
+
+// A CPU set of the size that this kernel needs, which may be more than cpu_set_t has room for.
+static int allowed_cpus(void) {
+  for (int room = 1024; room <= 1 << 20; room *= 2) {
+    cpu_set_t *set = CPU_ALLOC((size_t)room);
+    if (!set) break;
+    const size_t bytes = CPU_ALLOC_SIZE((size_t)room);
+    const int n = sched_getaffinity(0, bytes, set) ? 0 : CPU_COUNT_S(bytes, set);
+    CPU_FREE(set);
+    if (n > 0) return n;
+  }
+  const long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 && online < 1 << 20 ? (int)online : 1;
+}
+
+int pool_default_workers(void) {
+  const char *text = getenv("OMP_NUM_THREADS"); // what a user of any numerical library sets; may be a list, by level
+  char *end;
+  const long n = text ? strtol(text, &end, 10) : 0;
+  return n > 0 && n < 1 << 20 && (*end == 0 || *end == ',') ? (int)n : allowed_cpus();
+}
+
+int pool_create(int n_workers, struct pool **out, struct error *err) {
+  fork_watch();
+  struct pool *p = calloc(1, sizeof *p + (size_t)n_workers * sizeof *p->thread);
+  *out = NULL;
+  if (!p) return fail(err, STROBE_NO_MEMORY, "no memory for %d workers", n_workers);
+  p->n_workers = n_workers;
+  p->generation = fork_generation();
+  p->spins = n_workers <= allowed_cpus() ? SPINS : 0; // who spins where CPUs are short keeps others from working
+  pthread_mutex_init(&p->lock, NULL);                 // of default kind: glibc and musl do not fail here
+  pthread_cond_init(&p->work, NULL);
+  pthread_cond_init(&p->left, NULL);
+  *out = p;
+  return STROBE_OK;
+}
+
+int pool_threads(struct pool *p) {
+  pthread_mutex_lock(&p->lock);
+  const int n = p->n_threads;
+  pthread_mutex_unlock(&p->lock);
+  return n;
+}
+
+void pool_destroy(struct pool *p) {
+  if (!p) return;
+  if (p->generation == fork_generation()) { // else threads, lock and waiters are those of another process
+    pthread_mutex_lock(&p->lock);
+    p->stop = true;
+    pthread_cond_broadcast(&p->work);
+    pthread_mutex_unlock(&p->lock);
+    for (int i = 0; i < p->n_threads; i++) pthread_join(p->thread[i], NULL);
+    pthread_cond_destroy(&p->left);
+    pthread_cond_destroy(&p->work);
+    pthread_mutex_destroy(&p->lock);
+  }
+  free(p);
+}

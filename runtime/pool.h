@@ -1,0 +1,25 @@
+// The threads of a context: the default parallel-for. They are our own, and not OpenMP's, because libgomp ends the
+// process when it cannot start a thread, never returns in a forked child, and shows ThreadSanitizer races that are
+// none.
+#ifndef STROBE_POOL_H
+#define STROBE_POOL_H
+
+#include "../gen/error.h"
+#include "strobe.h"
+
+struct pool;
+
+// Threads start when there is work for them, up to n_workers - 1; the caller of parallel_for is the first worker. Any
+// number of threads may call it at once. STROBE_NO_MEMORY.
+int pool_create(int n_workers, struct pool **out, struct error *err);
+void pool_destroy(struct pool *p); // waits for its threads; NULL is allowed
+int pool_threads(struct pool *p);  // that are running now, without callers
+
+// A strobe_parallel_for; `context` is a struct pool. Chunks of a few items, shared out as workers come free. What does
+// not start (RLIMIT_NPROC, memory) is done without: fewer workers, in the end the caller alone. In a forked child a
+// pool of the parent has no threads, and the caller does the work; a pool made in the child has its own.
+void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg);
+
+int pool_default_workers(void); // OMP_NUM_THREADS if it is a number, else the CPUs that this process may run on
+
+#endif
