@@ -4,6 +4,7 @@
 #include "../runtime/cpu.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 struct explain_options {
@@ -44,7 +45,9 @@ static void count_traffic(struct explained *e) {
   const double q_bytes = heads * n * (d * dtype_table[s->q].bytes + dv * dtype_table[s->o].bytes);
   const double kv_row = (d + dv) * dtype_table[s->kv].bytes, pairs = e->flops / (2 * (d + dv));
   e->least_bytes = q_bytes + heads_kv * m * kv_row;
-  e->cached_bytes = pairs / e->instance.config.v[CFG_BLOCK_M] * kv_row;
+  const double tile = e->instance.config.v[CFG_BLOCK_M]; // of rows of a KV head (decode), or of a query head
+  const bool decode = config_is_decode(&e->instance.config);
+  e->cached_bytes = decode ? heads_kv * ceil(heads * n / heads_kv / tile) * m * kv_row : pairs / tile * kv_row;
   e->fused_elements = heads * n * (d + dv) + heads_kv * m * (d + dv);
   e->unfused_elements = heads * 4 * n * m + heads * (n + m) * (d + dv);
   e->unfused_bytes = heads * 4 * n * m * 4 + q_bytes + heads * m * kv_row;
@@ -117,6 +120,7 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
   for (int i = 0; i < CFG_COUNT; i++) {
     if (!config_field_applies((enum config_field)i, e->instance.target)) continue;
     field_value(e, i, value, sizeof value);
+    if (!*value) continue; // the kernel has no such field
     table_cell(&t, CELL_PLAIN, "%s", config_fields[i].name);
     table_cell(&t, CELL_PLAIN, "%s", value);
     const bool given = is_given(e, i);
@@ -185,8 +189,14 @@ static void print_floor(const struct explained *e, struct buf *out) {
   if (!is_cuda(e))
     buf_printf(out, " = %.4g M multiply-add slots of %d lanes", 1e-6 * e->fma_slots, e->instance.target->lanes);
   buf_printf(out, "\n  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
-  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d queries\n", 1e-6 * e->cached_bytes,
-             e->instance.config.v[CFG_BLOCK_M]);
+  const bool decode = config_is_decode(&e->instance.config);
+  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d %s\n", 1e-6 * e->cached_bytes,
+             e->instance.config.v[CFG_BLOCK_M], decode ? "rows" : "queries");
+  if (decode)
+    buf_printf(out,
+               "  time     memory / read bandwidth of a core (`strobe bench` measures both): each GB/s of it reads the "
+               "problem %.4g times a second\n",
+               1e9 / e->least_bytes);
   buf_printf(out, "\nmemory traffic against the unfused algorithm, which writes and reads S and P\n");
   buf_printf(out, "  unfused  4 N^2 + 4 d N = %.4g M elements, %.4g MB with S and P in f32\n",
              1e-6 * e->unfused_elements, 1e-6 * e->unfused_bytes);
@@ -196,6 +206,13 @@ static void print_floor(const struct explained *e, struct buf *out) {
 
 static void print_tiles(const struct explained *e, struct buf *out) {
   const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
+  if (config_is_decode(&e->instance.config)) {
+    buf_printf(out,
+               "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; chunks of %d keys; one "
+               "element of head_dim per lane, %d to a register\n\n",
+               c[CFG_BLOCK_M], c[CFG_BLOCK_N], lanes);
+    return;
+  }
   if (is_cuda(e)) {
     buf_printf(out, "tiles: %d queries x %d keys\n\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
     return;
@@ -238,6 +255,7 @@ static void print_json(const struct explained *e, struct buf *out) {
   for (int i = 0; i < CFG_COUNT; i++) {
     if (!config_field_applies((enum config_field)i, e->instance.target)) continue;
     field_value(e, i, value, sizeof value);
+    if (!*value) continue;
     json_object(&j, config_fields[i].name);
     json_string(&j, "value", value);
     json_string(&j, "from", is_given(e, i) ? "given" : "heuristic");

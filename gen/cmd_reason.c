@@ -72,10 +72,30 @@ static void why_pack_v(const struct facts *f, struct buf *out) {
     buf_str(out, f->one_tile ? "one tile of queries reads V once" : "tiles of queries share the copy");
 }
 
+static void why_kernel(const struct facts *f, struct buf *out) {
+  buf_printf(out, "few rows share a KV head: reading K and V is what takes time%s", f->q_len > 1 ? "" : ", once each");
+}
+
+// What is different for the decode kernel.
+static bool decode_reason(const struct facts *f, enum config_field field, struct buf *out) {
+  if (field == CFG_BLOCK_M)
+    buf_printf(out, "rows of a KV head: its query heads x q_len %lld", (long long)f->q_len);
+  else if (field == CFG_BLOCK_N)
+    buf_printf(out, "a whole pass over K, then over V; S of %d KB stays in L2",
+               f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * 4 / 1024);
+  else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
+    buf_str(out, "rows come from memory, once");
+  else if (field == CFG_PREFETCH)
+    buf_str(out, "vectors are loops of a compiler's, which has no prefetch");
+  else
+    return false;
+  return true;
+}
+
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
-    [CFG_BLOCK_M] = why_block_m,   [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,
-    [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,
-    [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,   [CFG_PACK_V] = why_pack_v,
+    [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,     [CFG_STAGES] = why_stages,
+    [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,         [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,
+    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {
@@ -91,5 +111,5 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
                           .bf16 = i->spec.kv == DT_BF16,
                           .one_tile = p->q_len <= v[CFG_BLOCK_M]};
-  reasons[field](&f, out);
+  if (!config_is_decode(&i->config) || !decode_reason(&f, field, out)) reasons[field](&f, out);
 }

@@ -25,6 +25,9 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows first; 0: it is read in place"},
     [CFG_PACK_V] = {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
                     "1: V is copied first (bf16: pairs of rows interleaved); 0: read in place"},
+    [CFG_KERNEL] =
+        {"kernel", FAMILY_CPU, "auto, prefill or decode",
+         "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of queries"},
     [CFG_Q_STAGES] = {"q_stages", FAMILY_CUDA, "1 or 2", "Q tiles in shared memory"},
     [CFG_PINGPONG] = {"pingpong", FAMILY_CUDA, "0 or 1", "1: consumer warpgroups take turns to issue their GEMMs"},
     [CFG_OVERLAP] = {"overlap", FAMILY_CUDA, "0 or 1", "1: softmax of a block runs under PV of the block before"},
@@ -57,6 +60,9 @@ static const struct word {
     {CFG_PREFETCH, "auto", CONFIG_UNSET},
     {CFG_PACK_K, "auto", CONFIG_UNSET},
     {CFG_PACK_V, "auto", CONFIG_UNSET},
+    {CFG_KERNEL, "auto", CONFIG_UNSET},
+    {CFG_KERNEL, "prefill", KERNEL_PREFILL},
+    {CFG_KERNEL, "decode", KERNEL_DECODE},
     {CFG_EXP, "table1", EXP_TABLE1},
     {CFG_EXP, "table2", EXP_TABLE2},
     {CFG_EXP, "poly3", EXP_POLY3},
@@ -99,7 +105,8 @@ static int refuse_value(int field, struct slice value, struct error *err) {
   int n = 0;
   for (int i = 0; i < N_WORDS; i++)
     if (words[i].field == (enum config_field)field) names[n++] = words[i].name;
-  bool number = !n || (value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP);
+  bool number =
+      !n || (value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP && field != CFG_KERNEL);
   return fail(err, STROBE_INVALID, "%s '%s': must be %s%s%s", config_fields[field].name, quote(value).text,
               config_fields[field].allowed, number ? "" : "; the nearest word is ",
               number ? "" : nearest_name(value, names, n));
@@ -115,7 +122,8 @@ static int parse_value(int field, struct slice value, int *out, struct error *er
   int64_t number;
   enum scan got = scan_number(&s, NUMBER_MAX, &number);
   bool zero_is_a_word = field == CFG_UNROLL && number == 0;
-  if (got != SCAN_OK || s.len || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE || zero_is_a_word)
+  if (got != SCAN_OK || s.len || field == CFG_KERNEL || field == CFG_EXP || field == CFG_SOFTMAX ||
+      field == CFG_SCHEDULE || zero_is_a_word)
     return refuse_value(field, value, err);
   *out = (int)number;
   return STROBE_OK;

@@ -50,7 +50,7 @@ static int larger(int a, int b) { return a > b ? a : b; }
 // QK holds its accumulators, a row of Q and the running maximum; interleaved with the softmax also the row sums and the
 // temporaries of exp. The epilogue transposes one vector per lane beside three more.
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
-  (void)s; // bf16 and f32 hold the same
+  if (config_is_decode(c)) return decode_vregs(s, t);
   int cols = c->v[CFG_BLOCK_M] / t->lanes, qk = c->v[CFG_TILE_N] * cols + 2 * cols;
   int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
   return larger(qk + softmax, t->lanes + 3);
@@ -221,6 +221,14 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   set_default(&v[CFG_PACK_V], one_block && !bf16 ? 0 : 1);
 }
 
+// Fields that only the prefill kernel has: who sets them wants it.
+static bool has_prefill_fields(const struct config *c) {
+  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V};
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+    if (c->v[fields[i]] != CONFIG_UNSET) return true;
+  return false;
+}
+
 int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err) {
   int status = spec_supported(s, t, err);
@@ -230,6 +238,8 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
       return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out",
                   config_fields[i].name, t->name);
   if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
+  if (config_is_decode(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !has_prefill_fields(c) && decode_serves(s, t, p)))
+    return decode_resolve(s, t, p, c, err);
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err};
   fill_defaults(&r, p);

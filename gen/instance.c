@@ -22,7 +22,10 @@ void instance_name(const struct instance *i, struct buf *out) {
   else
     buf_printf(out, "_q%s_kv%s_o%s", q, kv, o);
   if (mask != MASK_FULL) buf_printf(out, "_%s", mask_names[mask]);
-  buf_printf(out, "_m%dn%ds%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_STAGES], i->target->name);
+  if (config_is_decode(&i->config))
+    buf_printf(out, "_decode_m%dn%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], i->target->name);
+  else
+    buf_printf(out, "_m%dn%ds%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_STAGES], i->target->name);
 }
 
 void instance_key(const struct instance *i, struct buf *out) {

@@ -167,6 +167,7 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
 // Memory of one worker: Q^T, S (one block a stage), O^T, four rows of statistics, the scale.
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
+  if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
   int64_t rows =
       i->spec.head_dim / (i->spec.kv == DT_BF16 ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] + i->spec.head_dim_v + 4;
   return 4 * (rows * c[CFG_BLOCK_M] + 16);
@@ -246,7 +247,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                   .sink = &sink,
                                   .drop_comments = !o->comments};
     size_t start = out->len;
-    status = tpl_render("cpu/attn_fwd.c", &options, out, err);
+    status = tpl_render(config_is_decode(&i->config) ? "cpu/attn_decode.c" : "cpu/attn_fwd.c", &options, out, err);
     if (!status && p->has_constants_place) {
       struct buf table = {0};
       (o->printer == PRINTER_CODE ? code_constants : c_constants)(p, &table);

@@ -70,6 +70,7 @@ enum config_field {
   CFG_PREFETCH,   // K and V rows ahead that are prefetched by software; 0: none
   CFG_PACK_K,     // 1: K copied to contiguous rows first; 0: read in place
   CFG_PACK_V,     // likewise; bf16 always packs V (pairs of rows interleaved)
+  CFG_KERNEL,     // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
   CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
   CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
   CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
@@ -83,6 +84,10 @@ enum config_field {
   CFG_COUNT
 };
 
+// prefill: lanes are queries. decode: lanes are elements of head_dim, and block_m rows (the query heads of a KV head
+// times q_len) share one pass over K and one over V.
+enum kernel_kind { KERNEL_PREFILL, KERNEL_DECODE, KERNEL_COUNT };
+extern const char *const kernel_names[KERNEL_COUNT]; // "prefill", "decode"
 enum softmax_kind { SOFTMAX_CLASSICAL, SOFTMAX_CONDITIONAL, SOFTMAX_FAST, SOFTMAX_COUNT };
 extern const char *const softmax_names[SOFTMAX_COUNT]; // "classical", "conditional", "fast"
 enum schedule_kind { SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT, SCHEDULE_COUNT };
@@ -126,6 +131,15 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
 
 void config_print(const struct config *c, const struct target *t,
                   struct buf *out); // canonical: every field, table order
+
+bool config_is_decode(const struct config *c);
+// config_resolve for kernel=decode: fields that it does not have stay unset.
+int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                   struct error *err);
+int decode_vregs(const struct spec *s, const struct target *t);
+int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c); // per worker
+// Whether config_resolve takes kernel=decode for these sizes when the field is unset.
+bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
 
 // Vector registers of the forward kernel's largest phase under this config (what `$vreg` will declare).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c);

@@ -37,5 +37,20 @@ const struct vop vop_table[] = {
     {"fma_if", "xkrs", "if ($1) $0.f += $2.f * $3.f", true},
     {"dot_if", "xkrs", "if ($1) $0.f += pair_dot($2.u, $3.u)", true},
     {"prefetch", "m", "", false},
+    {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read
+    // Horizontal sums: log2(lanes) folds of `lanes` vectors leave the sum of each in a lane of its own.
+    {"fold8", "drr", "call:fold($0, $1, $2, 8)", false}, // sums of the halves of b, then of c
+    {"fold4", "drr", "call:fold($0, $1, $2, 4)", false}, // the same within groups of eight lanes, b's groups first
+    {"fold2", "drr", "call:fold($0, $1, $2, 2)", false}, // within groups of four, b's and c's in turn
+    {"fold1", "drr", "call:fold($0, $1, $2, 1)", false}, // neighbours; two of b, two of c
+    {"swap8", "dr", "call:swap($0, $1, 8)", false},      // lane e = lane e ^ 8
+    {"swap4", "dr", "call:swap($0, $1, 4)", false},
+    {"swap2", "dr", "call:swap($0, $1, 2)", false},
+    {"swap1", "dr", "call:swap($0, $1, 1)", false},
+    // Elements interleaved within every four lanes, which costs one instruction and no table.
+    {"zip16_low", "drr", "call:zip16_four($0, $1, $2, 0)", false}, // 16-bit elements 0-3 of b and c
+    {"zip16_high", "drr", "call:zip16_four($0, $1, $2, 4)", false},
+    {"zip4_low", "drr", "call:zip4($0, $1, $2, 0)", false}, // four lanes of b, four of c, from their low halves
+    {"zip4_high", "drr", "call:zip4($0, $1, $2, 8)", false},
 };
 const int vop_count = sizeof vop_table / sizeof vop_table[0];

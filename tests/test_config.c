@@ -112,8 +112,14 @@ static void has_defaults(void **state) {
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=256,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
       {"d256:bf16", "avx512bf16", "unroll=auto",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=256,exp=table1,prefetch=0,pack_k=1,pack_v=1"},
-      {"d64:f32:q1", "avx512", "",
-       "block_m=16,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
+      {"d64:f32:q1", "avx512", "kernel=prefill",
+       "block_m=16,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0,kernel=prefill"},
+      // Few rows of a KV head: the decode kernel, whose other fields are unset.
+      {"d64:f32:q1", "avx512", "", "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode"},
+      {"d128:bf16:h32/8q3", "avx512bf16", "", "block_m=12,block_n=5456,exp=table1,prefetch=32,kernel=decode"},
+      {"d256:f32:h12/4q1", "avx512", "prefetch=0", "block_m=3,block_n=8192,exp=table2,prefetch=0,kernel=decode"},
+      {"d64:f32:h8/2q5", "avx512", "kernel=decode", "block_m=20,block_n=3264,exp=table2,prefetch=32,kernel=decode"},
+      {"d64:f32", "c99", "kernel=decode", "block_m=4,block_n=8192,exp=table2,prefetch=0,kernel=decode"},
       {"d64:bf16:q17", "avx512bf16", "",
        "block_m=32,block_n=128,tile_n=4,stages=2,unroll=64,exp=table1,prefetch=0,pack_k=0,pack_v=1"},
       {"d64:f32:q49", "avx512", "",
@@ -122,7 +128,7 @@ static void has_defaults(void **state) {
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
       {"d64:f32", "c99", "",
        "block_m=16,block_n=128,tile_n=4,stages=1,unroll=8,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
-      {"d64:f32:q0", "avx512", "block_m=48",
+      {"d64:f32:q0", "avx512", "block_m=48,stages=2",
        "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
       // A field that is given leads the others.
       {"d64:f32", "avx512", "tile_n=8",
@@ -177,6 +183,11 @@ static void says_why_not(void **state) {
        "makes 8 chunks of QK, whose number must divide the 4 rows of a tile (tile_n=4); unroll=32 works"},
       {"d128:bf16", "avx512bf16", "unroll=32", "makes 4 chunks of QK, whose number must divide the 2 pairs of rows"},
       {"d128:bf16", "avx512bf16", "unroll=32", "unroll=64 works"},
+      {"d128:f32", "avx512", "kernel=decode,stages=1",
+       "config field stages does not apply to kernel=decode: leave it out, or take kernel=prefill"},
+      {"d128:f32", "avx512", "kernel=decode,block_m=65", "block_m 65 with kernel=decode: must be 1 to 64; 64 is the"},
+      {"d128:f32", "avx512", "kernel=decode,block_n=40", "must be a multiple of 16, up to 65536; 48 is the nearest"},
+      {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
       {"d128:bf16", "avx512", "", "d128:bf16 on avx512: this target can do f32"},
       {"d100:f32", "avx512", "", "104 is the nearest"},
   };
@@ -203,9 +214,18 @@ struct seen {
 
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
+static void check_decode(const struct spec *s, const struct target *t, const struct config *c) {
+  const int *v = c->v;
+  assert_true(v[CFG_BLOCK_M] >= 1 && v[CFG_BLOCK_M] <= 64 && v[CFG_BLOCK_N] % 16 == 0 && v[CFG_PREFETCH] >= 0);
+  assert_true(v[CFG_STAGES] == CONFIG_UNSET && v[CFG_TILE_N] == CONFIG_UNSET && v[CFG_UNROLL] == CONFIG_UNSET);
+  assert_true(t->vregs == 0 || config_vregs(s, t, c) <= t->vregs);
+  reads_back(c, t);
+}
+
 static void check_feasible(const struct spec *s, const struct target *t, const struct config *given,
                            const struct config *c) {
   const int *v = c->v;
+  if (config_is_decode(c)) return check_decode(s, t, c);
   int rows = s->kv == DT_BF16 ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N];
   for (int f = 0; f < CFG_COUNT; f++)
     if (given->v[f] != CONFIG_UNSET && f != CFG_UNROLL) assert_int_equal(v[f], given->v[f]);

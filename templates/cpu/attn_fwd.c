@@ -1,3 +1,4 @@
+$let decode = 0
 $let cols = block_m / lanes
 $let pair = kv_type == "bf16" ? 2 : 1
 $let mac = pair == 2 ? "dot" : "fma"

@@ -1,0 +1,92 @@
+// The decode kernel's config: rows of a GQA group, keys of a chunk, prefetch distance.
+#include "scan.h"
+#include "spec.h"
+
+enum {
+  ROWS_MAX = 64,                // of a tile (block_m)
+  ROWS_SERVED = 16,             // up to so many rows the heuristic takes this kernel
+  KEYS = 16,                    // scores are made for so many keys at a time
+  BLOCK_N_MAX = 65536,          //
+  SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
+  AHEAD_BYTES = 8 * 1024,       // of K or V between a row and its prefetch
+  PREFETCH_MAX = 1024,          //
+  REGISTERS_16 = 16 + 4 + 3 + 1 // accumulators, rows, a vector of K or V and two of its pairs, a temporary
+};
+
+const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode"};
+
+bool config_is_decode(const struct config *c) { return c->v[CFG_KERNEL] == KERNEL_DECODE; }
+
+// Rows that share a KV head; -1: not known.
+static int64_t rows_of(const struct problem *p) {
+  if (!p || p->q_len < 0) return -1;
+  const int64_t group = p->heads > 0 && p->heads_kv > 0 ? p->heads / p->heads_kv : 1;
+  return p->q_len > ROWS_SERVED ? p->q_len : p->q_len * (group > ROWS_MAX ? ROWS_MAX : group);
+}
+
+bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p) {
+  (void)s, (void)t;
+  const int64_t rows = rows_of(p);
+  return rows >= 0 && rows <= ROWS_SERVED;
+}
+
+// Rows as the tiles hold them: three of a last four are filled up.
+static int rows_held(int block_m) { return block_m + (block_m % 4 == 3); }
+
+int decode_vregs(const struct spec *s, const struct target *t) {
+  (void)s;
+  return t->lanes == 16 ? REGISTERS_16 : t->lanes + 4 + 3 + 1;
+}
+
+int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c) {
+  const int64_t rows = rows_held(c->v[CFG_BLOCK_M]), q = (s->head_dim + 31) / 32 * 32,
+                o = (s->head_dim_v + 31) / 32 * 32;
+  return 4 * rows * (q + o + c->v[CFG_BLOCK_N] + 3 * t->lanes) + 512;
+}
+
+static int default_block_m(const struct problem *p) {
+  const int64_t rows = rows_of(p);
+  return rows < 0 ? 4 : rows < 1 ? 1 : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
+}
+
+static int default_block_n(int block_m) {
+  if (block_m < 1 || block_m > ROWS_MAX) return KEYS;
+  const int keys = SCORE_BYTES / 4 / rows_held(block_m) / KEYS * KEYS;
+  return keys > 8192 ? 8192 : keys;
+}
+
+static int default_prefetch(const struct spec *s) {
+  const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
+  const int rows = AHEAD_BYTES / row;
+  return rows < 4 ? 4 : rows > 256 ? 256 : rows;
+}
+
+static int check_range(const struct config *c, enum config_field f, const char *allowed, int step, int lo, int hi,
+                       struct error *err) {
+  const int x = c->v[f];
+  if (x >= lo && x <= hi && x % step == 0) return STROBE_OK;
+  return fail(err, STROBE_INVALID, "%s %d with kernel=decode: must be %s; %lld is the nearest", config_fields[f].name,
+              x, allowed, (long long)nearest_multiple(x, step, lo, hi));
+}
+
+int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                   struct error *err) {
+  struct config r = *c;
+  static const enum config_field none[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V};
+  (void)t;
+  for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+    if (r.v[none[i]] != CONFIG_UNSET)
+      return fail(err, STROBE_INVALID,
+                  "config field %s does not apply to kernel=decode: leave it out, or take kernel=prefill",
+                  config_fields[none[i]].name);
+  r.v[CFG_KERNEL] = KERNEL_DECODE;
+  if (r.v[CFG_BLOCK_M] == CONFIG_UNSET) r.v[CFG_BLOCK_M] = default_block_m(p);
+  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M]);
+  if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = s->p == DT_BF16 ? EXP_TABLE1 : EXP_TABLE2;
+  if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s) : 0;
+  int status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
+  if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 16, up to 65536", KEYS, KEYS, BLOCK_N_MAX, err);
+  if (!status) status = check_range(&r, CFG_PREFETCH, "0 to 1024", 1, 0, PREFETCH_MAX, err);
+  if (!status) *c = r;
+  return status;
+}

@@ -1,0 +1,95 @@
+$# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group.
+$let decode = 1
+$let dot = kv_type == "bf16"
+$let pair = dot ? 2 : 1
+$let mac = dot ? "dot" : "fma"
+$let kv_t = kv_type == "bf16" ? "unsigned short" : "float"
+$let q_t = q_type == "bf16" ? "unsigned short" : "float"
+$let o_t = o_type == "bf16" ? "unsigned short" : "float"
+$let p_t = dot ? "unsigned short" : "float"
+$let p_type = dot ? "bf16" : "f32"
+$let kv_bytes = kv_type == "bf16" ? 2 : 4
+$# Elements of K and V to a vector; registers that a vector of V adds into; scores are made for 16 keys at a time.
+$let unit = lanes * pair
+$let keys = 16
+$let q_pitch = ceil_div(head_dim, unit) * unit
+$let o_pitch = ceil_div(head_dim_v, unit) * unit
+$# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
+$let quads = block_m / 4 + (block_m % 4 == 3)
+$let rest = block_m % 4 == 3 ? 0 : block_m % 4
+$let rows = quads * 4 + rest
+$let row_tiles = quads + (rest > 0)
+$let q_bytes = rows * q_pitch * (dot ? 2 : 4)
+$assert q_type == kv_type, "q and kv must have one dtype"
+$assert block_n % keys == 0, "block_n must be a multiple of 16"
+$assert q_bytes + 4 * (rows * (block_n + o_pitch) + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
+$include "cpu/prologue.inc"
+$constants
+
+$include "cpu/decode_copy_q.inc"
+
+$include "cpu/decode_start.inc"
+
+$include "cpu/decode_rescale.inc"
+
+$for TM in 0..3
+  $let tm = 1 << TM
+  $let kn = lanes / tm
+  $let is_first = quads ? tm == 4 : tm == rest
+  $if is_first || tm == rest
+    $if is_first && prefetch
+      $include "cpu/decode_qk.inc" with ahead = 1
+
+    $if !(is_first && prefetch) || (tm == 4 && quads > 1)
+      $include "cpu/decode_qk.inc" with ahead = 0
+
+    $include "cpu/decode_softmax.inc"
+
+    $if is_first && prefetch
+      $include "cpu/decode_pv.inc" with ahead = 1
+
+    $if !(is_first && prefetch) || (tm == 4 && quads > 1)
+      $include "cpu/decode_pv.inc" with ahead = 0
+
+$# The keys after the last whole block of 16, and those that not all rows see: row by row.
+$include "cpu/decode_qk_edge.inc"
+
+$include "cpu/decode_softmax_edge.inc"
+
+$include "cpu/decode_pv_edge.inc"
+
+$include "cpu/decode_epilogue.inc"
+
+// Work items: the rows of a KV head (its query heads times q_len, head by head), ${block_m} at a time.
+static strobe_i64 items(const struct strobe_args *a) {
+  const strobe_i64 heads_kv = a->heads_kv ? a->heads_kv : 1;
+  return a->batch * a->heads_kv * ((a->heads / heads_kv * a->q_len + ${block_m - 1}) / ${block_m});
+}
+
+static strobe_i64 workspace_bytes(const struct strobe_args *a) {
+  (void)a;
+  return 0;
+}
+
+// Keys that query i sees: the first so many.
+static strobe_i64 visible(const struct strobe_args *a, strobe_i64 i) {
+  $if causal
+    const strobe_i64 n = i + a->diagonal + 1;
+    return n < 0 ? 0 : n > a->kv_len ? a->kv_len : n;
+  $else
+    (void)i;
+    return a->kv_len;
+}
+
+// Where row r keeps its m, l and alpha: lanes of the vector of its tile.
+static int state_of(int r) {
+  $if rest && quads
+    if (r >= ${4 * quads}) return ${quads * lanes} + (r - ${4 * quads}) * ${lanes / rest};
+  return r * ${quads ? lanes / 4 : lanes / rest};
+}
+
+$include "cpu/decode_forward.inc"
+
+const struct strobe_kernel ${symbol} = {
+  STROBE_ABI, 1, ${scratch_bytes}, workspace_bytes, {{"forward", items, forward}},
+};

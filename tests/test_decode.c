@@ -1,0 +1,172 @@
+// The decode kernel against the oracle: row counts that make every kind of tile, key counts around its blocks of 16 and
+// chunks, masks, dtypes, inputs with NaN and Inf, guard pages; and what may not change a bit.
+#include "api.h"
+#include "guard.h"
+
+#include <math.h>
+#include <stdio.h>
+
+static strobe_context *context_of(int workers, strobe_parallel_for *run) {
+  const struct strobe_context_options o = {.size = sizeof o, .n_workers = workers, .parallel_for = run};
+  strobe_context *ctx;
+  assert_ok(strobe_context_create(&o, &ctx));
+  return ctx;
+}
+
+static void serial(void *context, int64_t n, strobe_body *body, void *arg) {
+  (void)context;
+  body(arg, 0, n, 0);
+}
+
+struct setup {
+  const char *config, *kind;
+  const char *backend;                      // NULL: the first that works
+  const struct tensor_allocator *allocator; // NULL: malloc
+  float scale;                              // 0: the usual one
+  enum layout layout;
+};
+
+// Plans, fills, executes; returns the tensors, and in *c what verify_tensors wants.
+static struct tensors run_case(strobe_context *ctx, const char *problem, const struct setup *s, struct verify_case *c,
+                               struct config *config) {
+  const struct strobe_plan_options o = {
+      .size = sizeof o, .config = s->config, .backend = s->backend, .scale = s->scale};
+  strobe_plan *plan;
+  struct tensors t;
+  struct error err = {0};
+  if (strobe_plan_create(ctx, problem, &o, &plan)) fail_msg("%s: %s", problem, strobe_error());
+  if (!config_is_decode(&plan->instance.config)) fail_msg("%s: not the decode kernel", problem);
+  *c = (struct verify_case){plan->problem, input_kind_find(s->kind ? s->kind : "normal"), 7, s->layout, 3, plan->scale};
+  if (verify_create(c, s->allocator, &t, &err)) fail_msg("%s", err.text);
+  const struct strobe_io io = io_of(&t);
+  assert_ok(strobe_execute(plan, &io));
+  *config = plan->instance.config;
+  strobe_plan_destroy(plan);
+  return t;
+}
+
+static void check(strobe_context *ctx, const char *problem, const struct setup *s) {
+  struct verify_case c;
+  struct config config;
+  struct verify_result r;
+  struct error err = {0};
+  struct buf text = {0};
+  struct tensors t = run_case(ctx, problem, s, &c, &config);
+  if (verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
+  verify_print(&r, &text);
+  if (!r.ok) fail_msg("%s %s: %s", problem, s->config ? s->config : "", text.data);
+  buf_free(&text);
+  tensors_free(&t);
+}
+
+static const char *const masks[] = {"", ":causal", ":causal_top_left"};
+static const char *const dtypes[] = {":f32", ":bf16", ":bf16:o=f32"};
+
+static void every_tile_and_mask(void **state) {
+  (void)state;
+  static const int q_lens[] = {1, 2, 3, 5, 8, 16}, groups[] = {1, 4, 8}, kv_lens[] = {0, 1, 15, 16, 17, 130, 1000};
+  static const int dims[] = {40, 64, 8, 128};
+  strobe_context *ctx = context_of(1, serial);
+  int n = 0;
+  for (size_t q = 0; q < sizeof q_lens / sizeof *q_lens; q++)
+    for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
+      for (size_t k = 0; k < sizeof kv_lens / sizeof *kv_lens; k++)
+        for (int m = 0; m < 3; m++) {
+          char problem[100];
+          const int heads_kv = groups[g] == 8 ? 1 : 2, type = (int)(q + g + k) % 3;
+          snprintf(problem, sizeof problem, "d%d%s%s:b1h%d/%dq%dk%d", dims[(q + g) % 4], dtypes[type], masks[m],
+                   groups[g] * heads_kv, heads_kv, q_lens[q], kv_lens[k]);
+          const struct setup s = {.config = "kernel=decode", .layout = (enum layout)(n++ % LAYOUT_COUNT)};
+          check(ctx, problem, &s);
+        }
+  strobe_context_destroy(ctx);
+}
+
+static void long_contexts_in_chunks(void **state) {
+  (void)state;
+  strobe_context *ctx = context_of(1, serial);
+  static const char *const problems[] = {"d64:f32:b1h4/1q1k8193", "d64:bf16:causal:b1h4/1q4k8193",
+                                         "d16:f32:causal:b1h8/1q16k8193"};
+  static const char *const configs[] = {"kernel=decode", "kernel=decode,block_n=1024",
+                                        "kernel=decode,block_n=16,block_m=3"};
+  for (int p = 0; p < 3; p++)
+    for (int c = 0; c < 3; c++) check(ctx, problems[p], &(struct setup){.config = configs[c]});
+  check(ctx, "d32:f32:causal:b2h3/1q40k77", &(struct setup){.config = "kernel=decode,block_m=8"}); // tiles across heads
+  check(ctx, "d64:bf16:h6/2q2k300", &(struct setup){.scale = -3.5f});
+  strobe_context_destroy(ctx);
+}
+
+// Every head_dim has its own tail of K, V and O.
+static void every_head_dim(void **state) {
+  (void)state;
+  strobe_context *ctx = context_of(1, serial);
+  char problem[100];
+  for (int d = 8; d <= 256; d += 8)
+    for (int bf16 = 0; bf16 < 2; bf16++) {
+      snprintf(problem, sizeof problem, "d%d%s:causal:b1h7/1q1k%d", d, dtypes[bf16], 20 + d % 29);
+      check(ctx, problem, &(struct setup){.backend = NULL});
+    }
+  strobe_context_destroy(ctx);
+}
+
+static void all_inputs_at_guard_pages(void **state) {
+  (void)state;
+  static const char *const problems[] = {"d72:f32:causal:b1h6/2q4k53", "d72:bf16:causal:b1h6/2q4k53",
+                                         "d64:bf16:b2h4/2q1k33", "d40:f32:causal_top_left:b1h4q3k49"};
+  static const char *const configs[] = {NULL, "prefetch=0", "prefetch=1000"};
+  strobe_context *ctx = context_of(1, serial);
+  for (int k = 0; k < input_kind_count; k++)
+    for (size_t p = 0; p < sizeof problems / sizeof *problems; p++)
+      for (int side = 0; side < 2; side++) {
+        const struct tensor_allocator guard = guard_allocator((enum guard_side)side);
+        const struct setup s = {.config = configs[(k + side) % 3], .kind = input_kinds[k].name, .allocator = &guard};
+        check(ctx, problems[p], &s);
+      }
+  strobe_context_destroy(ctx);
+}
+
+static void scalar_is_right_too(void **state) {
+  (void)state;
+  strobe_context *ctx = context_of(1, serial);
+  static const char *const problems[] = {"d40:f32:causal:b1h6/1q1k50", "d64:bf16:b1h4/2q2k100",
+                                         "d72:bf16:o=f32:causal:h3/1q4k40"};
+  for (int p = 0; p < 3; p++) check(ctx, problems[p], &(struct setup){.backend = "scalar"});
+  strobe_context_destroy(ctx);
+}
+
+static bool same_bits(const struct tensors *a, const struct tensors *b) {
+  return a->bytes[TENSOR_O] == b->bytes[TENSOR_O] &&
+         !memcmp(a->memory[TENSOR_O], b->memory[TENSOR_O], a->bytes[TENSOR_O]) &&
+         !memcmp(a->memory[TENSOR_LSE], b->memory[TENSOR_LSE], a->bytes[TENSOR_LSE]);
+}
+
+static void prefetch_and_threads_change_no_bit(void **state) {
+  (void)state;
+  static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777"};
+  static const char *const configs[] = {"kernel=decode,prefetch=0", "kernel=decode,prefetch=5",
+                                        "kernel=decode,prefetch=900"};
+  strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
+  for (int p = 0; p < 2; p++) {
+    struct verify_case c;
+    struct config config;
+    struct tensors want = run_case(one, problems[p], &(struct setup){.config = "kernel=decode"}, &c, &config);
+    for (int i = 0; i < 6; i++) {
+      const struct setup s = {.config = configs[i % 3]};
+      struct tensors got = run_case(i < 3 ? one : many, problems[p], &s, &c, &config);
+      if (!same_bits(&want, &got)) fail_msg("%s %s: other bits", problems[p], configs[i % 3]);
+      tensors_free(&got);
+    }
+    tensors_free(&want);
+  }
+  strobe_context_destroy(one);
+  strobe_context_destroy(many);
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(every_tile_and_mask), cmocka_unit_test(long_contexts_in_chunks),
+      cmocka_unit_test(every_head_dim),      cmocka_unit_test(all_inputs_at_guard_pages),
+      cmocka_unit_test(scalar_is_right_too), cmocka_unit_test(prefetch_and_threads_change_no_bit),
+  };
+  return cmocka_run_group_tests(tests, NULL, NULL);
+}
