@@ -45,14 +45,16 @@ $(BUILD)/embedded.o: $(BUILD)/embedded.c
 # relocatable object, with its entry points and what it takes from libc renamed, hides it from hosts that have a libtcc of
 # their own, leaves no text relocations, and puts runtime/tcc_host.c between libtcc and the process.
 TCC_API := tcc_new tcc_delete tcc_set_error_func tcc_set_options tcc_set_output_type tcc_compile_string tcc_output_file
-TCC_LIBC := malloc calloc realloc free exit open unlink fdopen fclose fflush getenv stdout stderr environ
+TCC_LIBC := malloc calloc realloc free exit open close read lseek unlink fdopen fclose fflush fputc fputs fwrite puts putchar getcwd getenv \
+  time localtime mprotect sigaction sigemptyset dlopen dlsym dlclose stdout stderr environ
 $(BUILD)/tcc.o: Makefile
 	@mkdir -p $(@D)
 	@test -e "$$($(CC) -print-file-name=libtcc.a)" || { echo "libtcc.a not found: install libtcc-dev, or make TCC=0"; exit 1; }
 	@echo "  LD $@"; ld -r --whole-archive "$$($(CC) -print-file-name=libtcc.a)" -o $@.all
 	@objcopy $(TCC_API:%=--keep-global-symbol=%) $@.all $@.api
 	@objcopy $(foreach s,$(TCC_API) $(TCC_LIBC),--redefine-sym $(s)=strobe_$(if $(filter tcc_%,$(s)),,tcc_)$(s)) \
-	  --redefine-sym __assert_fail=strobe_tcc_assert_fail --redefine-sym __fprintf_chk=strobe_tcc_fprintf \
+	  --redefine-sym __assert_fail=strobe_tcc_assert_fail \
+	  $(foreach s,printf fprintf vfprintf,--redefine-sym __$(s)_chk=strobe_tcc_$(s)) \
 	  --rename-section .data=strobe_tcc_data --rename-section .bss=strobe_tcc_bss $@.api $@.tmp
 	@rm -f $@.all $@.api
 	@mv $@.tmp $@

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
+#include <time.h>
 
 #define HIDDEN __attribute__((visibility("hidden")))
 #define OUTPUT_FD 0x7ffffff0 // stands for TCC_HOST_OUTPUT; never reaches the kernel
@@ -117,19 +119,55 @@ HIDDEN int strobe_tcc_fclose(FILE *stream) { return (void)stream, close_output()
 
 HIDDEN int strobe_tcc_fflush(FILE *stream) { return (void)stream, 0; }
 
-// libtcc prints to stderr only before it knows its error callback: out of memory in tcc_new.
-HIDDEN int strobe_tcc_fprintf(FILE *stream, int flag, const char *format, ...) {
+// The object is the only thing that reaches a stream; what libtcc would say to stdout and stderr (nothing, as we call
+// it) goes nowhere, but for what it says to stderr before it knows its error callback: out of memory in tcc_new.
+HIDDEN int strobe_tcc_fputc(int c, FILE *stream) { return stream && stream == output ? fputc(c, stream) : c; }
+HIDDEN int strobe_tcc_fputs(const char *s, FILE *stream) { return stream && stream == output ? fputs(s, stream) : 0; }
+HIDDEN size_t strobe_tcc_fwrite(const void *p, size_t size, size_t n, FILE *stream) {
+  return stream && stream == output ? fwrite(p, size, n, stream) : n;
+}
+
+HIDDEN int strobe_tcc_vfprintf(FILE *stream, int flag, const char *format, va_list ap) {
   char text[sizeof tcc_host.message];
-  va_list ap;
-  (void)stream, (void)flag;
-  va_start(ap, format);
+  (void)flag;
+  if (stream && stream == output) return vfprintf(stream, format, ap);
   int n = vsnprintf(text, sizeof text, format, ap);
-  va_end(ap);
   tcc_host_message(NULL, text);
   return n;
 }
 
+HIDDEN int strobe_tcc_fprintf(FILE *stream, int flag, const char *format, ...) {
+  va_list ap;
+  va_start(ap, format);
+  int n = strobe_tcc_vfprintf(stream, flag, format, ap);
+  va_end(ap);
+  return n;
+}
+
+HIDDEN int strobe_tcc_printf(int flag, const char *format, ...) { return (void)flag, (void)format, 0; }
+HIDDEN int strobe_tcc_puts(const char *s) { return (void)s, 0; }
+HIDDEN int strobe_tcc_putchar(int c) { return c; }
+
+// ---- what an object needs nothing of: descriptors, the clock, signals, code that runs in place, shared objects
+// --------------
+
+HIDDEN int strobe_tcc_close(int fd) { return (void)fd, 0; }
+HIDDEN ssize_t strobe_tcc_read(int fd, void *to, size_t n) { return (void)fd, (void)to, (void)n, -1; }
+HIDDEN off_t strobe_tcc_lseek(int fd, off_t at, int from) { return (void)fd, (void)at, (void)from, -1; }
 HIDDEN char *strobe_tcc_getenv(const char *name) { return (void)name, NULL; }
+HIDDEN char *strobe_tcc_getcwd(char *to, size_t size) { return size ? (*to = 0, to) : NULL; }
+HIDDEN time_t strobe_tcc_time(time_t *t) { return t ? *t = 0 : 0; } // __DATE__: the same text gives the same object
+HIDDEN struct tm *strobe_tcc_localtime(const time_t *t) {
+  static struct tm epoch;
+  epoch = (struct tm){.tm_mday = 1, .tm_year = 70};
+  return (void)t, &epoch;
+}
+HIDDEN int strobe_tcc_mprotect(void *p, size_t size, int how) { return (void)p, (void)size, (void)how, -1; }
+HIDDEN int strobe_tcc_sigaction(int n, const void *a, void *b) { return (void)n, (void)a, (void)b, -1; }
+HIDDEN int strobe_tcc_sigemptyset(void *set) { return (void)set, -1; }
+HIDDEN void *strobe_tcc_dlopen(const char *name, int flags) { return (void)name, (void)flags, NULL; }
+HIDDEN void *strobe_tcc_dlsym(void *handle, const char *name) { return (void)handle, (void)name, NULL; }
+HIDDEN int strobe_tcc_dlclose(void *handle) { return (void)handle, -1; }
 
 HIDDEN FILE *strobe_tcc_stdout, *strobe_tcc_stderr;
 HIDDEN char **strobe_tcc_environ;
