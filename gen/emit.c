@@ -118,7 +118,10 @@ static void header(const struct spec *s, const struct embedded_file *abi, struct
   const char *symbol = e->symbol.data;
   guard_name(&e->symbol, &guard);
   out->failed |= guard.failed;
-  if (out->failed) return;
+  if (out->failed) {
+    buf_free(&guard);
+    return;
+  }
   buf_printf(out, "#ifndef %s\n#define %s\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n", guard.data, guard.data);
   buf_str(out, "// ---- the same in every header that strobe writes "
                "-----------------------------------------------------------\n\n");

@@ -350,6 +350,7 @@ int code_block_begin(struct printer_state *p, struct error *err) {
 
 int code_block_end(struct printer_state *p, struct buf *out, struct error *err) {
   (void)err;
+  out->failed |= p->prologue.failed | p->body.failed | p->frame.failed; // also of a block that is empty because of it
   if (!p->body.len) return 0;
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
   buf_add(out, p->frame.data ? p->frame.data : "", p->frame.len);
@@ -363,6 +364,6 @@ int code_block_end(struct printer_state *p, struct buf *out, struct error *err) 
   }
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
   buf_str(out, "  :: \"D\"(frame) : CLOBBERS);\n");
-  out->failed |= p->prologue.failed | p->body.failed | p->frame.failed;
+  out->failed |= p->prologue.failed;
   return 0;
 }

@@ -75,9 +75,12 @@ int code_memory_seal(struct code_memory *m, struct error *err) {
     fcntl(m->fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
   }
   m->view = NULL;
-  if (!map_fixed(m, 0, m->text_size, PROT_READ | PROT_EXEC) || !map_fixed(m, m->text_size, m->data_size, PROT_READ))
+  if (!map_fixed(m, 0, m->text_size, PROT_READ | PROT_EXEC) || !map_fixed(m, m->text_size, m->data_size, PROT_READ)) {
+    if (errno == ENOMEM)
+      return fail(err, STROBE_NO_MEMORY, "no memory to map %zu bytes of code", m->text_size + m->data_size);
     return fail(err, STROBE_UNSUPPORTED, "this system does not let the process make memory executable: %s",
                 strerror(errno));
+  }
   if (m->fd >= 0) close(m->fd);
   m->fd = -1;
   return STROBE_OK;

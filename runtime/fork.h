@@ -2,7 +2,9 @@
 #ifndef STROBE_FORK_H
 #define STROBE_FORK_H
 
-void fork_watch(void);     // counts forks from now on; idempotent
-int fork_generation(void); // forks between the process that called fork_watch and this one
+#include "../gen/error.h"
+
+int fork_watch(struct error *err); // counts forks from now on; idempotent. STROBE_NO_MEMORY
+int fork_generation(void);         // forks between the process that called fork_watch and this one
 
 #endif

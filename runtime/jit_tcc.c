@@ -24,16 +24,18 @@
 enum { MAX_SOURCE = 64 << 20 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
+static bool fork_safe;
 static locale_t c_locale;
 
 static void take_lock(void) { pthread_mutex_lock(&lock); }
 static void drop_lock(void) { pthread_mutex_unlock(&lock); }
 
-// A fork waits for the compilation in flight: the child finds the lock free and libtcc's globals whole.
-static void init(void) {
-  pthread_atfork(take_lock, drop_lock, drop_lock);
-  c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+// Under the lock; what fails is tried again by the next compilation. A fork waits for the compilation in flight: the
+// child finds the lock free and libtcc's globals whole.
+static bool set_up(void) {
+  if (!fork_safe) fork_safe = !pthread_atfork(take_lock, drop_lock, drop_lock);
+  if (!c_locale) c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+  return fork_safe && c_locale && tcc_host_begin();
 }
 
 // Leaves through tcc_host.leave when libtcc calls exit. True: tcc_host.object holds the object.
@@ -48,14 +50,15 @@ static bool run_tcc(const char *source) {
   return ok;
 }
 
-static int compile_locked(const char *source, char **object, size_t *len, struct error *err) {
-  *object = NULL;
-  if (!tcc_host_begin()) return fail(err, STROBE_NO_MEMORY, "no memory to start libtcc");
-  bool ok = false;
-  if (setjmp(tcc_host.leave) == 0) ok = run_tcc(source);
-  if (ok && !tcc_host.broken) *object = tcc_host_take(len);
+static bool run_guarded(const char *source) { return setjmp(tcc_host.leave) == 0 && run_tcc(source); }
+
+static int compile_locked(const char *source, struct buf *object, struct error *err) {
+  const bool whole = run_guarded(source) && !tcc_host.broken;
+  const size_t len = tcc_host.object.len;
+  if (whole) buf_add(object, tcc_host.object.data, len);
   tcc_host_end();
-  if (*object) return STROBE_OK;
+  if (whole && object->failed) return fail(err, STROBE_NO_MEMORY, "no memory for an object of %zu bytes", len);
+  if (whole) return STROBE_OK;
   if (tcc_host.starved) return fail(err, STROBE_NO_MEMORY, "libtcc ran out of memory");
   return fail(err, STROBE_INTERNAL, "libtcc rejected the kernel: %s",
               tcc_host.message[0] ? tcc_host.message : "it gave no reason");
@@ -64,19 +67,17 @@ static int compile_locked(const char *source, char **object, size_t *len, struct
 int jit_compile(const char *source, struct buf *object, struct error *err) {
   if (strnlen(source, (size_t)MAX_SOURCE + 1) > MAX_SOURCE)
     return fail(err, STROBE_UNSUPPORTED, "the kernel's source is larger than %d MiB; unroll less", MAX_SOURCE >> 20);
-  pthread_once(&once, init);
-  char *bytes;
-  size_t len = 0;
   take_lock();
+  if (!set_up()) {
+    drop_lock();
+    return fail(err, STROBE_NO_MEMORY, "no memory to start libtcc");
+  }
   // libtcc reads numbers with strtod: in a locale with a decimal comma it would read 1.5f as 1.
-  locale_t callers = c_locale ? uselocale(c_locale) : (locale_t)0;
-  int status = compile_locked(source, &bytes, &len, err);
-  if (c_locale) uselocale(callers);
+  locale_t callers = uselocale(c_locale);
+  int status = compile_locked(source, object, err);
+  uselocale(callers);
   drop_lock();
-  if (status) return status;
-  buf_add(object, bytes, len);
-  free(bytes);
-  return object->failed ? fail(err, STROBE_NO_MEMORY, "no memory for an object of %zu bytes", len) : STROBE_OK;
+  return status;
 }
 
 #else

@@ -18,7 +18,8 @@ struct kernel_entry {
 };
 
 int kernel_table_init(struct kernel_table *t, struct error *err) {
-  fork_watch();
+  int status = fork_watch(err);
+  if (status) return status;
   if (pthread_mutex_init(&t->lock, NULL)) return fail(err, STROBE_NO_MEMORY, "no memory for the lock of a context");
   if (pthread_cond_init(&t->changed, NULL)) {
     pthread_mutex_destroy(&t->lock);

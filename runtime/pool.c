@@ -2,6 +2,7 @@
 
 #include "fork.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -142,15 +143,15 @@ void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg) {
 
 // A CPU set of the size that this kernel needs, which may be more than cpu_set_t has room for.
 static int allowed_cpus(void) {
-  for (int room = 1024; room <= 1 << 20; room *= 2) {
+  cpu_set_t few;
+  int n = sched_getaffinity(0, sizeof few, &few) ? 0 : CPU_COUNT(&few);
+  for (int room = 2 * CPU_SETSIZE; !n && errno == EINVAL && room <= 1 << 20; room *= 2) {
     cpu_set_t *set = CPU_ALLOC((size_t)room);
-    if (!set) break;
     const size_t bytes = CPU_ALLOC_SIZE((size_t)room);
-    const int n = sched_getaffinity(0, bytes, set) ? 0 : CPU_COUNT_S(bytes, set);
+    n = !set || sched_getaffinity(0, bytes, set) ? 0 : CPU_COUNT_S(bytes, set);
     CPU_FREE(set);
-    if (n > 0) return n;
   }
-  const long online = sysconf(_SC_NPROCESSORS_ONLN);
+  const long online = n ? n : sysconf(_SC_NPROCESSORS_ONLN);
   return online > 0 && online < 1 << 20 ? (int)online : 1;
 }
 
@@ -162,9 +163,10 @@ int pool_default_workers(void) {
 }
 
 int pool_create(int n_workers, struct pool **out, struct error *err) {
-  fork_watch();
-  struct pool *p = calloc(1, sizeof *p + (size_t)n_workers * sizeof *p->thread);
   *out = NULL;
+  int status = fork_watch(err);
+  if (status) return status;
+  struct pool *p = calloc(1, sizeof *p + (size_t)n_workers * sizeof *p->thread);
   if (!p) return fail(err, STROBE_NO_MEMORY, "no memory for %d workers", n_workers);
   p->n_workers = n_workers;
   p->generation = fork_generation();

@@ -24,7 +24,6 @@ struct block {
   size_t pad; // keeps the payload 16-byte aligned
 };
 static struct block blocks = {&blocks, &blocks, 0, 0};
-static FILE *output;
 static char *pristine_data;
 
 // libtcc's writable sections, renamed by the build; the linker provides the bounds.
@@ -99,40 +98,44 @@ HIDDEN int strobe_tcc_open(const char *path, int flags, ...) {
 
 HIDDEN int strobe_tcc_unlink(const char *path) { return (void)path, 0; }
 
+// The object is the one thing that libtcc writes, and it looks at no result; open_memstream does not tell when it runs
+// out of memory. So the stream is ours: an address that stands for tcc_host.object, and leaves when that can't grow.
+static char output_stream;
+
+static bool is_output(const FILE *stream) { return (const void *)stream == &output_stream; }
+
+static void append(const void *data, size_t len) {
+  if (len <= tcc_host.limit - tcc_host.object.len)
+    buf_add(&tcc_host.object, data, len);
+  else
+    tcc_host.object.failed = true;
+  if (tcc_host.object.failed) starve();
+}
+
 HIDDEN FILE *strobe_tcc_fdopen(int fd, const char *mode) {
-  (void)fd, (void)mode;
-  if (!output) output = open_memstream(&tcc_host.object, &tcc_host.object_len);
-  if (!output) starve(); // libtcc does not check for NULL
-  return output;
+  return (void)fd, (void)mode, (FILE *)(void *)&output_stream;
 }
-
-static int close_output(void) {
-  if (!output) return 0;
-  int bad = ferror(output);
-  bad |= fclose(output);
-  output = NULL;
-  if (bad) tcc_host.broken = tcc_host.starved = true;
-  return bad ? EOF : 0;
-}
-
-HIDDEN int strobe_tcc_fclose(FILE *stream) { return (void)stream, close_output(); }
-
+HIDDEN int strobe_tcc_fclose(FILE *stream) { return (void)stream, 0; }
 HIDDEN int strobe_tcc_fflush(FILE *stream) { return (void)stream, 0; }
 
-// The object is the only thing that reaches a stream; what libtcc would say to stdout and stderr (nothing, as we call
-// it) goes nowhere, but for what it says to stderr before it knows its error callback: out of memory in tcc_new.
-HIDDEN int strobe_tcc_fputc(int c, FILE *stream) { return stream && stream == output ? fputc(c, stream) : c; }
-HIDDEN int strobe_tcc_fputs(const char *s, FILE *stream) { return stream && stream == output ? fputs(s, stream) : 0; }
+// What libtcc would say to stdout and stderr (nothing, as we call it) goes nowhere, but for what it says to stderr
+// before it knows its error callback: out of memory in tcc_new.
 HIDDEN size_t strobe_tcc_fwrite(const void *p, size_t size, size_t n, FILE *stream) {
-  return stream && stream == output ? fwrite(p, size, n, stream) : n;
+  if (is_output(stream)) append(p, size * n);
+  return n;
+}
+HIDDEN int strobe_tcc_fputs(const char *s, FILE *stream) { return (int)strobe_tcc_fwrite(s, 1, strlen(s), stream); }
+HIDDEN int strobe_tcc_fputc(int c, FILE *stream) {
+  const char byte = (char)c;
+  return strobe_tcc_fwrite(&byte, 1, 1, stream), c;
 }
 
 HIDDEN int strobe_tcc_vfprintf(FILE *stream, int flag, const char *format, va_list ap) {
   char text[sizeof tcc_host.message];
   (void)flag;
-  if (stream && stream == output) return vfprintf(stream, format, ap);
   int n = vsnprintf(text, sizeof text, format, ap);
   tcc_host_message(NULL, text);
+  if (is_output(stream)) strobe_tcc_exit(1); // objects hold no formatted text
   return n;
 }
 
@@ -194,20 +197,9 @@ bool tcc_host_begin(void) {
   return true;
 }
 
-char *tcc_host_take(size_t *len) {
-  char *object = tcc_host.object;
-  *len = tcc_host.object_len;
-  tcc_host.object = NULL;
-  tcc_host.object_len = 0;
-  return object;
-}
-
 void tcc_host_end(void) {
   bool dirty = tcc_host.broken || blocks.next != &blocks;
-  close_output();
-  free(tcc_host.object);
-  tcc_host.object = NULL;
-  tcc_host.object_len = 0;
+  buf_free(&tcc_host.object);
   while (blocks.next != &blocks) strobe_tcc_free(blocks.next + 1);
   if (!dirty) return;
   memcpy(__start_strobe_tcc_data, pristine_data, (size_t)(__stop_strobe_tcc_data - __start_strobe_tcc_data));

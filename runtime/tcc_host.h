@@ -4,6 +4,8 @@
 #ifndef STROBE_TCC_HOST_H
 #define STROBE_TCC_HOST_H
 
+#include "../gen/buf.h"
+
 #include <setjmp.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,10 +16,9 @@ struct tcc_host {
   size_t used;       // bytes that libtcc has allocated
   size_t limit;      // of `used`; an allocation beyond it fails
   bool starved;      // an allocation failed
-  bool broken;       // exit() was called, or the object could not be written
+  bool broken;       // exit() was called
   char message[512]; // the first error
-  char *object;      // what tcc_output_file wrote, owned by the caller after tcc_host_take
-  size_t object_len;
+  struct buf object; // what tcc_output_file wrote
 };
 extern struct tcc_host tcc_host;
 
@@ -25,7 +26,6 @@ extern struct tcc_host tcc_host;
 
 bool tcc_host_begin(void);                                // false: out of memory
 void tcc_host_message(void *opaque, const char *message); // libtcc's error callback: keeps the first that is no warning
-char *tcc_host_take(size_t *len);                         // the object (free it), or NULL
-void tcc_host_end(void); // takes back memory and the stream; resets libtcc's globals if it left anything behind
+void tcc_host_end(void); // takes back memory and the object; resets libtcc's globals if it left anything behind
 
 #endif
