@@ -72,7 +72,7 @@ static int count_work(struct explained *e, struct error *err) {
   buf_free(&text);
   if (status) return status;
   e->flops = problem_flops(&e->problem);
-  const bool pairs = t->bf16_dot && e->problem.spec.kv == DT_BF16;
+  const bool pairs = spec_pairs(&e->problem.spec, t);
   if (!is_cuda(e)) e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
   count_traffic(e);
   return status;

@@ -40,9 +40,9 @@ static void why_stages(const struct facts *f, struct buf *out) {
 
 static void why_unroll(const struct facts *f, struct buf *out) {
   const int budget = f->target->l1i_bytes * 3 / 4 / 1024;
-  if (!f->target->vregs && f->v[CFG_UNROLL] != f->spec->head_dim)
+  if (!f->target->vregs && f->v[CFG_UNROLL] != config_k_width(f->spec))
     buf_str(out, "short: loops over lanes take a compiler long");
-  else if (f->v[CFG_UNROLL] == f->spec->head_dim)
+  else if (f->v[CFG_UNROLL] == config_k_width(f->spec))
     buf_printf(out, "all of head_dim: QK and PV fit the %d KB meant for code", budget);
   else
     buf_printf(out, "the most that fits the %d KB meant for code", budget);

@@ -36,12 +36,24 @@ struct resolver {
   const struct target *t;
   int *v;
   struct error *err;
+  bool pairs;
+  int k_width;
 };
 
-static bool is_bf16(const struct spec *s) { return s->kv == DT_BF16; }
+bool spec_pairs(const struct spec *s, const struct target *t) {
+  return t->bf16_dot && s->q == DT_BF16 && s->kv == DT_BF16;
+}
+
+int config_k_width(const struct spec *s) { return (s->head_dim + 3) / 4 * 4; }
+
+int config_v_width(const struct spec *s, const struct config *c) {
+  const int tile = c->v[CFG_TILE_N];
+  if (tile < 1) return s->head_dim_v; // kernel=decode has none
+  return (s->head_dim_v + tile - 1) / tile * tile;
+}
 
 // PV takes 16 rows of V at a time, or 16 pairs of rows.
-static int block_n_step(const struct spec *s) { return is_bf16(s) ? 32 : 16; }
+static int block_n_step(const struct resolver *r) { return r->pairs ? 32 : 16; }
 
 // ---- registers and code ----
 
@@ -58,37 +70,38 @@ int config_vregs(const struct spec *s, const struct target *t, const struct conf
 
 // Code of QK + PV: vector operations of up to 9.5 bytes, one per accumulator and head_dim step (bf16: pair of steps),
 // and 2 KB.
-static double code_bytes(const struct spec *s, const struct target *t, const int *v, int unroll) {
-  double steps = is_bf16(s) ? unroll / 2.0 : unroll;
-  return v[CFG_TILE_N] * (v[CFG_BLOCK_M] / t->lanes) * steps * 9.5 + 2048;
+static double code_bytes(const struct resolver *r, int unroll) {
+  const int *v = r->v;
+  double steps = r->pairs ? unroll / 2.0 : unroll;
+  return v[CFG_TILE_N] * (v[CFG_BLOCK_M] / r->t->lanes) * steps * 9.5 + 2048;
 }
 
-// With stages=2 the exp of a tile's rows (bf16: pairs of rows) is dealt out evenly to the chunks of QK.
-static int exp_rows(const struct spec *s, const int *v) { return is_bf16(s) ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N]; }
+// With stages=2 the exp of a tile's rows (pairs: of its pairs of rows) is dealt out evenly to the chunks of QK.
+static int exp_rows(const struct resolver *r) { return r->pairs ? r->v[CFG_TILE_N] / 2 : r->v[CFG_TILE_N]; }
 
-static bool unroll_divides(const struct spec *s, int unroll) {
-  return unroll >= 1 && s->head_dim % unroll == 0 && !(is_bf16(s) && unroll % 2);
+static bool unroll_divides(const struct resolver *r, int unroll) {
+  return unroll >= 1 && r->k_width % unroll == 0 && !(r->pairs && unroll % 2);
 }
 
-static bool unroll_works(const struct spec *s, const int *v, int unroll) {
-  if (!unroll_divides(s, unroll)) return false;
-  return v[CFG_STAGES] != 2 || exp_rows(s, v) % (s->head_dim / unroll) == 0;
+static bool unroll_works(const struct resolver *r, int unroll) {
+  if (!unroll_divides(r, unroll)) return false;
+  return r->v[CFG_STAGES] != 2 || exp_rows(r) % (r->k_width / unroll) == 0;
 }
 
-static int auto_unroll(const struct spec *s, const struct target *t, const int *v) {
-  int smallest = s->head_dim, most = defaults_of(t)->unroll;
-  for (int unroll = most && most < s->head_dim ? most : s->head_dim; unroll >= 1; unroll--) {
-    if (!unroll_works(s, v, unroll)) continue;
-    if (code_bytes(s, t, v, unroll) <= 0.75 * t->l1i_bytes) return unroll;
+static int auto_unroll(const struct resolver *r) {
+  int smallest = r->k_width, most = defaults_of(r->t)->unroll;
+  for (int unroll = most && most < r->k_width ? most : r->k_width; unroll >= 1; unroll--) {
+    if (!unroll_works(r, unroll)) continue;
+    if (code_bytes(r, unroll) <= 0.75 * r->t->l1i_bytes) return unroll;
     smallest = unroll;
   }
   return smallest;
 }
 
-static int nearest_unroll(const struct spec *s, const int *v, int wanted) {
-  int best = s->head_dim; // works always
-  for (int unroll = s->head_dim; unroll >= 1; unroll--)
-    if (unroll_works(s, v, unroll) && abs(unroll - wanted) < abs(best - wanted)) best = unroll;
+static int nearest_unroll(const struct resolver *r, int wanted) {
+  int best = r->k_width; // works always
+  for (int unroll = r->k_width; unroll >= 1; unroll--)
+    if (unroll_works(r, unroll) && abs(unroll - wanted) < abs(best - wanted)) best = unroll;
   return best;
 }
 
@@ -109,17 +122,15 @@ static int check_block_m(struct resolver *r) {
   return check_range(r, CFG_BLOCK_M, r->t->lanes, r->t->lanes, MAX_COLS * r->t->lanes);
 }
 static int check_block_n(struct resolver *r) {
-  int step = block_n_step(r->s);
+  int step = block_n_step(r);
   return check_range(r, CFG_BLOCK_N, step, step, BLOCK_N_MAX);
 }
 static int check_stages(struct resolver *r) { return check_range(r, CFG_STAGES, 1, 1, 2); }
 static int check_exp(struct resolver *r) { return check_range(r, CFG_EXP, 1, 0, EXP_COUNT - 1); }
 static int check_prefetch(struct resolver *r) { return check_range(r, CFG_PREFETCH, 1, 0, PREFETCH_MAX); }
-static int check_pack_k(struct resolver *r) { return check_range(r, CFG_PACK_K, 1, 0, 1); }
 
 static bool tile_works(const struct resolver *r, int tile) {
-  return tile >= 1 && tile <= TILE_N_MAX && r->v[CFG_BLOCK_N] % tile == 0 && r->s->head_dim_v % tile == 0 &&
-         !(is_bf16(r->s) && tile % 2);
+  return tile >= 1 && tile <= TILE_N_MAX && r->v[CFG_BLOCK_N] % tile == 0 && !(r->pairs && tile % 2);
 }
 
 static int check_tile_n(struct resolver *r) {
@@ -129,29 +140,45 @@ static int check_tile_n(struct resolver *r) {
     int distance = abs(tile - wanted);
     if (tile_works(r, tile) && distance < best_distance) best = tile, best_distance = distance;
   }
-  return fail(r->err, STROBE_INVALID, "tile_n %d with block_n=%d and head_dim_v %d: must be %s; %d is the nearest",
-              wanted, r->v[CFG_BLOCK_N], r->s->head_dim_v, config_fields[CFG_TILE_N].allowed, best);
+  return fail(r->err, STROBE_INVALID, "tile_n %d with block_n=%d: must be %s; %d is the nearest", wanted,
+              r->v[CFG_BLOCK_N], config_fields[CFG_TILE_N].allowed, best);
 }
 
-static int check_pack_v(struct resolver *r) {
-  if (is_bf16(r->s) && r->v[CFG_PACK_V] == 0)
-    return fail(r->err, STROBE_INVALID, "pack_v 0 with bf16: bf16 V is always packed in pairs of rows; pack_v=1 works");
-  return check_range(r, CFG_PACK_V, 1, 0, 1);
+// Why K or V can't be read in place: a packed copy has what the tensor lacks. NULL: it can.
+static const char *must_pack(const struct resolver *r, bool is_v) {
+  if (is_v && r->pairs) return "bf16 V is always packed in pairs of rows";
+  if (!r->pairs && r->s->kv != DT_F32) return "16-bit rows are widened to f32 when they are packed";
+  if (is_v && r->s->head_dim_v % r->v[CFG_TILE_N])
+    return "rows are padded to a multiple of tile_n when they are packed";
+  if (!is_v && r->k_width != r->s->head_dim) return "rows are padded to a multiple of 4 when they are packed";
+  return NULL;
 }
+
+static int check_pack(struct resolver *r, enum config_field field) {
+  const bool is_v = field == CFG_PACK_V;
+  const char *why = must_pack(r, is_v);
+  if (r->v[field] == 0 && why)
+    return fail(r->err, STROBE_INVALID, "%s 0 with %s %d of %s: %s; %s=1 works", config_fields[field].name,
+                is_v ? "head_dim_v" : "head_dim", is_v ? r->s->head_dim_v : r->s->head_dim, dtype_table[r->s->kv].name,
+                why, config_fields[field].name);
+  return check_range(r, field, 1, 0, 1);
+}
+static int check_pack_k(struct resolver *r) { return check_pack(r, CFG_PACK_K); }
+static int check_pack_v(struct resolver *r) { return check_pack(r, CFG_PACK_V); }
 
 static int check_unroll(struct resolver *r) {
   const struct spec *s = r->s;
   int unroll = r->v[CFG_UNROLL];
-  if (!unroll_divides(s, unroll))
+  if (!unroll_divides(r, unroll))
     return fail(r->err, STROBE_INVALID, "unroll %d with head_dim %d: must be %s; %d is the nearest that works", unroll,
-                s->head_dim, config_fields[CFG_UNROLL].allowed, nearest_unroll(s, r->v, unroll));
-  if (!unroll_works(s, r->v, unroll))
+                s->head_dim, config_fields[CFG_UNROLL].allowed, nearest_unroll(r, unroll));
+  if (!unroll_works(r, unroll))
     return fail(
         r->err, STROBE_INVALID,
         "unroll %d with stages=2 and head_dim %d makes %d chunks of QK, whose number must divide the %d %s of a tile "
         "(tile_n=%d); unroll=%d works",
-        unroll, s->head_dim, s->head_dim / unroll, exp_rows(s, r->v), is_bf16(s) ? "pairs of rows" : "rows",
-        r->v[CFG_TILE_N], nearest_unroll(s, r->v, unroll));
+        unroll, s->head_dim, r->k_width / unroll, exp_rows(r), r->pairs ? "pairs of rows" : "rows", r->v[CFG_TILE_N],
+        nearest_unroll(r, unroll));
   return STROBE_OK;
 }
 
@@ -189,7 +216,7 @@ static void set_default(int *field, int value) {
 
 // The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
 static int default_block_n(const struct resolver *r) {
-  int block_n = defaults_of(r->t)->block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r->s);
+  int block_n = defaults_of(r->t)->block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
   for (int smaller = block_n; smaller > 0; smaller -= step)
     if (smaller % tile_n == 0) return smaller;
@@ -207,7 +234,6 @@ static int default_block_m(const struct resolver *r, const struct problem *p) {
 
 static void fill_defaults(struct resolver *r, const struct problem *p) {
   int *v = r->v;
-  bool bf16 = is_bf16(r->s);
   const struct cpu_defaults *d = defaults_of(r->t);
   set_default(&v[CFG_STAGES], d->stages);
   set_default(&v[CFG_TILE_N], d->tile_n);
@@ -217,8 +243,8 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   set_default(&v[CFG_PREFETCH], d->prefetch);
   // A copy pays when several query blocks read it.
   bool one_block = p && p->q_len >= 0 && p->q_len <= v[CFG_BLOCK_M];
-  set_default(&v[CFG_PACK_K], one_block ? 0 : 1);
-  set_default(&v[CFG_PACK_V], one_block && !bf16 ? 0 : 1);
+  set_default(&v[CFG_PACK_K], one_block && !must_pack(r, false) ? 0 : 1);
+  set_default(&v[CFG_PACK_V], one_block && !must_pack(r, true) ? 0 : 1);
 }
 
 // Fields that only the prefill kernel has: who sets them wants it.
@@ -241,15 +267,15 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
   if (config_is_decode(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !has_prefill_fields(c) && decode_serves(s, t, p)))
     return decode_resolve(s, t, p, c, err);
   struct config resolved = *c;
-  struct resolver r = {s, t, resolved.v, err};
+  struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
   fill_defaults(&r, p);
   for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
     if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;
   int *unroll = &resolved.v[CFG_UNROLL];
   if (*unroll == UNROLL_FULL)
-    *unroll = s->head_dim;
+    *unroll = r.k_width;
   else if (*unroll == UNROLL_AUTO || *unroll == CONFIG_UNSET)
-    *unroll = auto_unroll(s, t, resolved.v);
+    *unroll = auto_unroll(&r);
   if ((status = check_unroll(&r)) != STROBE_OK) return status;
   *c = resolved;
   return STROBE_OK;

@@ -168,8 +168,8 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
   if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
-  int64_t rows =
-      i->spec.head_dim / (i->spec.kv == DT_BF16 ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] + i->spec.head_dim_v + 4;
+  int64_t rows = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1) + c[CFG_STAGES] * c[CFG_BLOCK_N] +
+                 config_v_width(&i->spec, &i->config) + 4;
   return 4 * (rows * c[CFG_BLOCK_M] + 16);
 }
 
@@ -179,6 +179,9 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   const int *c = i->config.v;
   bind_int(b, "head_dim", s->head_dim);
   bind_int(b, "head_dim_v", s->head_dim_v);
+  bind_int(b, "k_width", config_k_width(s));
+  bind_int(b, "v_width", config_v_width(s, &i->config));
+  bind_int(b, "pair", spec_pairs(s, i->target) ? 2 : 1);
   bind_str(b, "q_type", dtype_table[s->q].name);
   bind_str(b, "kv_type", dtype_table[s->kv].name);
   bind_str(b, "o_type", dtype_table[s->o].name);

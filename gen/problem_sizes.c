@@ -35,7 +35,8 @@ static int check_ranges(const struct problem *p, struct error *err) {
 }
 
 // A tensor of batch x heads x len rows of row_bytes must stay below 2^62 bytes, so that no offset into it, nor into a
-// padded copy of it, overflows 64 bits. Sizes of 0 count as 1: partial products are formed too.
+// packed copy of it, whose rows are widened to f32 and padded to a multiple of 8 columns, overflows 64 bits. Sizes of 0
+// count as 1: partial products are formed too.
 static int check_tensor(const char *name, int64_t batch, int64_t heads, int64_t len, int64_t row_bytes,
                         struct error *err) {
   int64_t left = (int64_t)1 << 62;
@@ -50,10 +51,9 @@ static int check_tensor(const char *name, int64_t batch, int64_t heads, int64_t 
 
 static int check_products(const struct problem *p, struct error *err) {
   const struct spec *s = &p->spec;
-  int64_t q_row = (int64_t)s->head_dim * dtype_table[s->q].bytes,
-          k_row = (int64_t)s->head_dim * dtype_table[s->kv].bytes;
-  int64_t v_row = (int64_t)s->head_dim_v * dtype_table[s->kv].bytes,
-          o_row = (int64_t)s->head_dim_v * dtype_table[s->o].bytes;
+  const int64_t f32 = (int64_t)sizeof(float);
+  const int64_t q_row = (int64_t)s->head_dim * dtype_table[s->q].bytes, k_row = (s->head_dim + 7) / 8 * 8 * f32;
+  const int64_t o_row = (int64_t)s->head_dim_v * dtype_table[s->o].bytes, v_row = (s->head_dim_v + 7) / 8 * 8 * f32;
   int status = check_tensor("q", p->batch, p->heads, p->q_len, q_row, err);
   if (!status) status = check_tensor("k", p->batch, p->heads_kv, p->kv_len, k_row, err);
   if (!status) status = check_tensor("v", p->batch, p->heads_kv, p->kv_len, v_row, err);

@@ -40,7 +40,7 @@ static const struct head_dim_row {
   int step, lo, hi;
   bool same_v;
 } head_dim_rows[] = {
-    {FAMILY_CPU, 8, 8, 256, true},
+    {FAMILY_CPU, 1, 1, 576, false},
     {FAMILY_CUDA, 64, 64, 256, true},
 };
 
@@ -119,6 +119,9 @@ static int check_head_dims(const struct spec *s, const struct target *t, struct 
   } dims[] = {{"head_dim", s->head_dim}, {"head_dim_v", s->head_dim_v}};
   for (int i = 0; i < (r->same_v ? 1 : 2); i++) {
     int d = dims[i].value;
+    if (r->step == 1 && (d < r->lo || d > r->hi))
+      return fail(err, STROBE_UNSUPPORTED, "%s %d on %s: must be %d to %d; %d is the nearest", dims[i].name, d, t->name,
+                  r->lo, r->hi, (int)nearest_multiple(d, 1, r->lo, r->hi));
     if (d < r->lo || d > r->hi || d % r->step)
       return fail(err, STROBE_UNSUPPORTED, "%s %d on %s: must be a multiple of %d, %d to %d; %d is the nearest",
                   dims[i].name, d, t->name, r->step, r->lo, r->hi, (int)nearest_multiple(d, r->step, r->lo, r->hi));

@@ -65,11 +65,11 @@ enum config_field {
   CFG_BLOCK_N, // key rows of a KV block: one running maximum, one rescale per block
   CFG_TILE_N,  // key rows (QK) or head_dim_v columns (PV) of a register tile
   CFG_STAGES,  // 1: QK, softmax, PV in turn; 2: softmax of block j interleaved with QK of block j + 1
-  CFG_UNROLL,  // head_dim steps of QK that are straight-line code; a divisor of head_dim (0 on input = auto, -2 = full)
+  CFG_UNROLL,  // head_dim steps of QK that are straight-line code; a divisor of k_width (0 on input = auto, -2 = full)
   CFG_EXP,     // enum exp_kind
   CFG_PREFETCH,   // K and V rows ahead that are prefetched by software; 0: none
   CFG_PACK_K,     // 1: K copied to contiguous rows first; 0: read in place
-  CFG_PACK_V,     // likewise; bf16 always packs V (pairs of rows interleaved)
+  CFG_PACK_V,     // likewise; pairs of rows are always packed, interleaved
   CFG_KERNEL,     // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
   CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
   CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
@@ -140,6 +140,14 @@ int decode_vregs(const struct spec *s, const struct target *t);
 int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c); // per worker
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
+
+// Whether K, V and Q are multiplied as pairs of bf16, accumulating in f32: both are bf16 and the target has the
+// instruction. Else they are widened to f32 (K and V once, when they are packed).
+bool spec_pairs(const struct spec *s, const struct target *t);
+// Elements of a row of K and of V as CPU kernels multiply them: head_dim and head_dim_v, rounded up to what the
+// register tiles divide. The elements past the end are zeros of a packed copy.
+int config_k_width(const struct spec *s);
+int config_v_width(const struct spec *s, const struct config *c);
 
 // Vector registers of the forward kernel's largest phase under this config (what `$vreg` will declare).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c);

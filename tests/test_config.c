@@ -163,14 +163,17 @@ static void says_why_not(void **state) {
       {"d128:f32", "c99", "block_n=100", "96 is the nearest"},
       {"d128:f32", "c99", "block_n=1000", "512 is the nearest"},
       {"d128:bf16", "c99", "block_n=48", "64 is the nearest"},
-      {"d128:f32", "c99", "tile_n=0", "tile_n 0 with block_n=128 and head_dim_v 128"},
+      {"d128:f32", "c99", "tile_n=0", "tile_n 0 with block_n=128: must be"},
       {"d128:f32", "c99", "tile_n=9", "8 is the nearest"},
-      {"d128:f32", "c99", "tile_n=3", "4 is the nearest"},
+      {"d128:f32", "c99", "block_n=128,tile_n=3", "4 is the nearest"},
       {"d128:bf16", "c99", "tile_n=1", "even with bf16; 2 is the nearest"},
       {"d128:f32", "c99", "stages=3", "stages 3 on c99: must be 1 or 2; 2 is the nearest"},
       {"d128:f32", "c99", "prefetch=65", "prefetch 65 on c99: must be 0 to 64; 64 is the nearest"},
       {"d128:f32", "c99", "pack_k=2", "pack_k 2 on c99: must be 0 or 1; 1 is the nearest"},
       {"d128:bf16", "c99", "pack_v=0", "bf16 V is always packed in pairs"},
+      {"d17:f32", "avx512", "pack_k=0", "pack_k 0 with head_dim 17 of f32: rows are padded to a multiple of 4"},
+      {"d16v17:f32", "avx512", "pack_v=0",
+       "pack_v 0 with head_dim_v 17 of f32: rows are padded to a multiple of tile_n"},
       {"d128:f32", "avx512", "tile_n=8,block_m=64",
        "needs 48 vector registers, avx512 has 32: tile_n=4 with block_m=64 fits"},
       {"d128:f32", "avx512", "tile_n=8,block_m=48",
@@ -189,7 +192,6 @@ static void says_why_not(void **state) {
       {"d128:f32", "avx512", "kernel=decode,block_n=40", "must be a multiple of 16, up to 65536; 48 is the nearest"},
       {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
       {"d128:bf16", "avx512", "", "d128:bf16 on avx512: this target can do f32"},
-      {"d100:f32", "avx512", "", "104 is the nearest"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct spec s = spec_of(cases[i].spec, NULL);
@@ -226,14 +228,18 @@ static void check_feasible(const struct spec *s, const struct target *t, const s
                            const struct config *c) {
   const int *v = c->v;
   if (config_is_decode(c)) return check_decode(s, t, c);
-  int rows = s->kv == DT_BF16 ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N];
+  const bool pairs = spec_pairs(s, t);
+  const int rows = pairs ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N], width = config_k_width(s);
   for (int f = 0; f < CFG_COUNT; f++)
     if (given->v[f] != CONFIG_UNSET && f != CFG_UNROLL) assert_int_equal(v[f], given->v[f]);
   assert_true(v[CFG_BLOCK_M] % t->lanes == 0 && v[CFG_BLOCK_M] >= t->lanes && v[CFG_BLOCK_M] <= 4 * t->lanes);
-  assert_true(v[CFG_BLOCK_N] % v[CFG_TILE_N] == 0 && s->head_dim_v % v[CFG_TILE_N] == 0 &&
-              s->head_dim % v[CFG_UNROLL] == 0);
-  assert_true(v[CFG_STAGES] == 1 || rows % (s->head_dim / v[CFG_UNROLL]) == 0);
-  if (s->kv == DT_BF16) assert_true(v[CFG_TILE_N] % 2 == 0 && v[CFG_UNROLL] % 2 == 0 && v[CFG_PACK_V] == 1);
+  assert_true(v[CFG_BLOCK_N] % v[CFG_TILE_N] == 0 && width % v[CFG_UNROLL] == 0);
+  assert_true(width >= s->head_dim && width < s->head_dim + 4);
+  assert_true(config_v_width(s, c) % v[CFG_TILE_N] == 0 && config_v_width(s, c) >= s->head_dim_v);
+  assert_true(v[CFG_PACK_K] == 1 || width == s->head_dim);
+  assert_true(v[CFG_PACK_V] == 1 || config_v_width(s, c) == s->head_dim_v);
+  assert_true(v[CFG_STAGES] == 1 || rows % (width / v[CFG_UNROLL]) == 0);
+  if (pairs) assert_true(v[CFG_TILE_N] % 2 == 0 && v[CFG_UNROLL] % 2 == 0 && v[CFG_PACK_V] == 1);
   assert_true(t->vregs == 0 || config_vregs(s, t, c) <= t->vregs);
   struct config again = *c;
   struct error err = {0};
@@ -291,7 +297,7 @@ static void walk_grid(const struct spec *s, const struct target *t, struct seen 
 
 static void grid_resolves_or_says_why(void **state) {
   (void)state;
-  static const char *const specs[] = {"d40:f32", "d128:f32:causal", "d128:bf16", "d64:bf16:o=f32"};
+  static const char *const specs[] = {"d40:f32", "d128:f32:causal", "d128:bf16", "d33v7:bf16:o=f32"};
   struct seen seen = {calloc(MAX_INSTANCES, sizeof(char *)), 0};
   int refused = 0;
   assert_non_null(seen.symbols);
@@ -313,11 +319,11 @@ static void grid_resolves_or_says_why(void **state) {
 static void every_head_dim_resolves(void **state) {
   (void)state;
   for (int i = 0; i < target_count; i++)
-    for (int d = 8; d <= 256; d += 8)
+    for (int d = 1; d <= 576; d += d < 40 || d > 560 ? 1 : 7)
       for (int bf16 = 0; bf16 < 2; bf16++)
-        for (int q = -1; q < 80; q += 9) {
+        for (int q = -1; q < 80; q += 27) {
           enum dtype t = bf16 ? DT_BF16 : DT_F32;
-          struct problem p = {{OP_ATTN_FWD, d, d, t, t, t, t, DT_F32, MASK_FULL}, 1, 1, 1, q, 100};
+          struct problem p = {{OP_ATTN_FWD, d, 577 - d, t, t, t, t, DT_F32, MASK_FULL}, 1, 1, 1, q, 100};
           struct config c, given;
           struct error err = {0};
           if (target_table[i].family != FAMILY_CPU || (bf16 && !target_table[i].bf16_dot)) continue;

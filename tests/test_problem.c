@@ -291,11 +291,12 @@ static void knows_what_targets_can_do(void **state) {
       {"d64:f16", "avx512bf16", "target sm90a can do what you asked for"},
       {"d64:q=f32,kv=bf16", "c99", "d64:q=f32,kv=bf16,o=f32 on c99: this combination"},
       {"d64:f32:o=bf16", "c99", "c99 can do f32, bf16, q=bf16,kv=bf16,o=f32"},
-      {"d100:bf16", "c99", "head_dim 100 on c99: must be a multiple of 8, 8 to 256; 104 is the nearest"},
-      {"d4", "c99", "8 is the nearest"},
-      {"d512", "avx512", "256 is the nearest"},
-      {"d192v128", "avx512",
-       "head_dim_v 128 with head_dim 192 on avx512: they must be equal in this version; d192 works"},
+      {"d1", "c99", NULL},
+      {"d33v7:bf16", "avx512bf16", NULL},
+      {"d576v512", "avx512", NULL},
+      {"d100:bf16", "sm90a", "head_dim 100 on sm90a: must be a multiple of 64, 64 to 256; 128 is the nearest"},
+      {"d192v128:bf16", "sm90a",
+       "head_dim_v 128 with head_dim 192 on sm90a: they must be equal in this version; d192 works"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct problem p;

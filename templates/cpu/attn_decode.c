@@ -1,5 +1,6 @@
 $# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group.
 $let decode = 1
+$let uses_load_first = head_dim / (kv_type == "bf16" ? 2 : 1) % lanes
 $let dot = kv_type == "bf16"
 $let pair = dot ? 2 : 1
 $let mac = dot ? "dot" : "fma"

@@ -1,32 +1,40 @@
 $let decode = 0
 $let cols = block_m / lanes
-$let pair = kv_type == "bf16" ? 2 : 1
+$# Q and K are multiplied by pairs of bf16, or as f32: c_type. Rows of K and V are then k_width and v_width long, zeros at the end.
 $let mac = pair == 2 ? "dot" : "fma"
 $let not_prescaled = pair == 2
-$let kv_t = kv_type == "bf16" ? "unsigned short" : "float"
-$let q_t = q_type == "bf16" ? "unsigned short" : "float"
-$let o_t = o_type == "bf16" ? "unsigned short" : "float"
-$let kv_bytes = kv_type == "bf16" ? 2 : 4
-$let q_units = head_dim / pair
+$let c_type = pair == 2 ? "bf16" : "f32"
+$let c_t = pair == 2 ? "unsigned short" : "float"
+$let c_bytes = pair == 2 ? 2 : 4
+$let kv_t = kv_type == "f32" ? "float" : "unsigned short"
+$let q_t = q_type == "f32" ? "float" : "unsigned short"
+$let o_t = o_type == "f32" ? "float" : "unsigned short"
+$# What widens a load of Q, and of K and V, to c_type.
+$let q_as = q_type == "f32" || pair == 2 ? "" : q_type == "bf16" ? "_bf16" : "_f16"
+$let kv_as = kv_type == "f32" || pair == 2 ? "" : kv_type == "bf16" ? "_bf16" : "_f16"
+$let q_units = k_width / pair
 $let steps = unroll / pair
-$let chunks = head_dim / unroll
+$let chunks = k_width / unroll
 $let units = tile_n * cols / pair
 $# Keys of PV that are straight-line code; addresses of rows read in place cost general registers, so they are fewer.
 $let pv_steps = steps >= 16 && pack_v ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
-$let edge_steps = head_dim / pair % 8 ? 4 : 8
+$let k_rest = head_dim / pair % lanes
+$let v_rest = head_dim_v / pair % lanes
+$let uses_load_first = q_as == "" && k_rest || kv_as == "" && (pack_k && k_rest || pack_v && v_rest)
+$let edge_steps = q_units % 8 == 0 ? 8 : q_units % 4 == 0 ? 4 : 2
 $# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
 $let first_steps = stages == 2 ? edge_steps : steps
-$let ldk = pack_k ? head_dim : "k_stride"
-$let ldv = pack_v ? head_dim_v * pair : "v_stride"
+$let ldk = pack_k ? k_width : "k_stride"
+$let ldv = pack_v ? v_width * pair : "v_stride"
 $let k_param = pack_k ? "" : ", strobe_i64 k_stride"
 $let v_param = pack_v ? "" : ", strobe_i64 v_stride"
 $let k_arg = pack_k ? "" : ", k_stride"
 $let v_arg = pack_v ? "" : ", v_stride"
 $let scale_param = not_prescaled ? ", const float *scale" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
-$assert q_type == kv_type, "q and kv must have one dtype"
 $assert block_m % lanes == 0, "block_m must be a multiple of the vector lanes"
-$assert head_dim_v % tile_n == 0, "tile_n must divide head_dim_v"
+$assert pack_k || (kv_as == "" && k_width == head_dim), "K must be packed to be widened or padded"
+$assert pack_v || (kv_as == "" && v_width == head_dim_v && pair == 1), "V must be packed to be paired, widened or padded"
 $include "cpu/prologue.inc"
 $constants
 
@@ -61,7 +69,7 @@ static strobe_i64 items(const struct strobe_args *a) {
 // Algorithm 1 of FlashAttention-3 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
 static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
   float *const qt = scratch, *const s0 = qt + ${q_units * block_m}, *const ot = s0 + ${stages * block_n * block_m};
-  float *const m = ot + ${head_dim_v * block_m}, *const l = m + ${block_m}, *const alpha = l + ${block_m};
+  float *const m = ot + ${v_width * block_m}, *const l = m + ${block_m}, *const alpha = l + ${block_m};
   float *const block_max = alpha + ${block_m}, *const scale = block_max + ${block_m};
   const strobe_i64 tiles = (a->q_len + ${block_m - 1}) / ${block_m}, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
   $if !pack_k
@@ -73,14 +81,14 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     const strobe_i64 q0 = item % tiles * ${block_m}, head = item / tiles % a->heads, batch = item / tiles / a->heads;
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < ${block_m} ? a->q_len - q0 : ${block_m};
     $if pack_k
-      const ${kv_t} *k = (const ${kv_t} *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * ${head_dim};
+      const ${c_t} *k = (const ${c_t} *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * ${k_width};
     $else
-      const ${kv_t} *k = (const ${kv_t} *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
+      const ${c_t} *k = (const ${c_t} *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
     $if pack_v
-      const ${kv_t} *v = (const ${kv_t} *)((char *)a->workspace${pack_k ? " + packed_k_bytes(a)" : ""}) +
-        (batch * a->heads_kv + head_kv) * ((a->kv_len + ${pair - 1}) / ${pair}) * ${pair * head_dim_v};
+      const ${c_t} *v = (const ${c_t} *)((char *)a->workspace${pack_k ? " + packed_k_bytes(a)" : ""}) +
+        (batch * a->heads_kv + head_kv) * ((a->kv_len + ${pair - 1}) / ${pair}) * ${pair * v_width};
     $else
-      const ${kv_t} *v = (const ${kv_t} *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
+      const ${c_t} *v = (const ${c_t} *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
     const ${q_t} *q = (const ${q_t} *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     struct block_range blocks = visit(a, q0, n);
 

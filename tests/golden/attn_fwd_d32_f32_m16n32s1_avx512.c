@@ -30,8 +30,8 @@ static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
   return (a->batch * a->heads_kv * ((a->kv_len + 0) / 1) * 128 + 63) / 64 * 64;
 }
 
-// n rows of f32 to contiguous rows.
-KERNEL void pack_rows_32(const float *from, strobe_i64 stride, float *to, strobe_i64 n) {
+// n rows of 32 f32 to contiguous rows of 32 f32.
+KERNEL void pack_k_rows(const float *from, strobe_i64 stride, float *to, strobe_i64 n) {
   for (; n > 0; n--, from += stride, to += 32) {
     __m512 x;
     {
@@ -53,10 +53,10 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
   for (strobe_i64 item = first; item < last; item++) {
     const strobe_i64 row = item % blocks * 32, head = item / blocks % a->heads_kv, batch = item / blocks / a->heads_kv;
     const strobe_i64 n = a->kv_len - row < 32 ? a->kv_len - row : 32;
-    pack_rows_32((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
+    pack_k_rows((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
       a->k.row_stride, (float *)a->workspace + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
     const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride + row * a->v.row_stride;
-    pack_rows_32(v, a->v.row_stride,
+    pack_k_rows(v, a->v.row_stride,
       (float *)((char *)a->workspace + packed_k_bytes(a)) + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
   }
   (void)scratch;
