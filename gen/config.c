@@ -35,6 +35,8 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_FLAT] = {"flat", FAMILY_CUDA, "0 or 1", "1: a tile's first QK goes out with the last PV of the tile before"},
     [CFG_SOFTMAX] = {"softmax", FAMILY_CUDA, "classical, conditional or fast",
                      "when O is rescaled: every block; when a maximum grew a lot; fast: no maximum on unmasked blocks"},
+    [CFG_HEAVY_KEYS] = {"heavy_keys", FAMILY_CUDA, "0 or 1",
+                        "1: O is divided by P as rounded, for keys that outweigh the rest"},
     [CFG_Q_REGS] = {"q_regs", FAMILY_CUDA, "0 or 1", "1: QK reads Q from registers; 0: from shared memory"},
     [CFG_O_TMA] = {"o_tma", FAMILY_CUDA, "0 or 1", "1: O leaves through shared memory and TMA; 0: from registers"},
     [CFG_SCHEDULE] = {"schedule", FAMILY_CUDA, "grid, persistent or lpt",

@@ -11,19 +11,22 @@ static const struct cell {
   int head_dim;
   bool causal;
   int64_t most;
-  int block_m, block_n, stages, q_stages, pingpong, flat, q_regs, o_tma;
+  int block_m, block_n, stages, q_stages, pingpong, flat, q_regs, o_tma, heavy_keys;
   enum softmax_kind softmax;
+  enum schedule_kind schedule;
 } cells[] = {
-    {64, false, 6144, 256, 64, 5, 2, 1, 1, 0, 1, SOFTMAX_FAST},
-    {64, false, 0, 192, 128, 3, 2, 1, 1, 0, 1, SOFTMAX_FAST},
-    {64, true, 0, 256, 64, 6, 2, 0, 1, 0, 1, SOFTMAX_FAST},
-    {128, false, 0, 128, 128, 3, 1, 0, 1, 1, 1, SOFTMAX_FAST},
-    {128, true, 1536, 128, 64, 5, 2, 0, 1, 1, 1, SOFTMAX_FAST},
-    {128, true, 0, 128, 128, 3, 1, 0, 1, 1, 1, SOFTMAX_FAST},
-    {192, false, 0, 128, 96, 2, 1, 1, 0, 0, 0, SOFTMAX_CONDITIONAL},
-    {192, true, 0, 128, 96, 2, 1, 1, 0, 0, 0, SOFTMAX_CONDITIONAL},
-    {256, false, 0, 128, 64, 2, 1, 1, 0, 0, 0, SOFTMAX_CONDITIONAL},
-    {256, true, 0, 128, 64, 2, 1, 1, 0, 0, 0, SOFTMAX_CONDITIONAL},
+    {64, false, 6144, 256, 64, 5, 2, 1, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
+    {64, false, 0, 192, 128, 4, 2, 1, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
+    {64, true, 0, 256, 64, 6, 2, 0, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
+    {128, false, 1536, 128, 128, 3, 1, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
+    {128, false, 0, 128, 128, 3, 1, 0, 1, 1, 1, 1, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
+    {128, true, 1536, 128, 64, 5, 2, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
+    {128, true, 0, 128, 128, 3, 1, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
+    {192, false, 0, 128, 96, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
+    {192, true, 0, 128, 96, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
+    {256, false, 0, 128, 64, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
+    {256, true, 3072, 128, 64, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
+    {256, true, 0, 128, 64, 2, 1, 0, 0, 0, 0, 0, SOFTMAX_FAST, SCHEDULE_LPT},
 };
 
 static const struct cell *find_cell(const struct spec *s, const struct problem *p) {
@@ -63,7 +66,8 @@ static void fill_defaults(const struct spec *s, const struct problem *p, int *v)
   set_default(&v[CFG_Q_REGS], plain ? 0 : c->q_regs);
   set_default(&v[CFG_PINGPONG], v[CFG_BLOCK_M] > 64 ? c->pingpong : 0);
   set_default(&v[CFG_SOFTMAX], plain ? SOFTMAX_CLASSICAL : (int)c->softmax);
-  set_default(&v[CFG_SCHEDULE], s->mask != MASK_FULL ? SCHEDULE_LPT : SCHEDULE_PERSISTENT);
+  set_default(&v[CFG_HEAVY_KEYS], v[CFG_SOFTMAX] == SOFTMAX_CLASSICAL ? 0 : c->heavy_keys);
+  set_default(&v[CFG_SCHEDULE], c->schedule);
   set_default(&v[CFG_L2_SECTION], 16);
   set_default(&v[CFG_REGS], default_regs(v[CFG_BLOCK_M]));
 }
@@ -84,19 +88,13 @@ static int check_ranges(const int *v, struct error *err) {
   static const struct {
     enum config_field field;
     int step, lo, hi;
-  } range[] = {{CFG_BLOCK_M, 64, 64, 256},
-               {CFG_BLOCK_N, 16, 16, 256},
-               {CFG_STAGES, 1, 1, 16},
-               {CFG_Q_STAGES, 1, 1, 2},
-               {CFG_PINGPONG, 1, 0, 1},
-               {CFG_OVERLAP, 1, 0, 1},
-               {CFG_FLAT, 1, 0, 1},
-               {CFG_SOFTMAX, 1, 0, SOFTMAX_COUNT - 1},
-               {CFG_Q_REGS, 1, 0, 1},
-               {CFG_O_TMA, 1, 0, 1},
-               {CFG_SCHEDULE, 1, 0, SCHEDULE_COUNT - 1},
-               {CFG_L2_SECTION, 1, 1, 1024},
-               {CFG_REGS, 8, 24, 256}};
+  } range[] = {{CFG_BLOCK_M, 64, 64, 256},   {CFG_BLOCK_N, 16, 16, 256},
+               {CFG_STAGES, 1, 1, 16},       {CFG_Q_STAGES, 1, 1, 2},
+               {CFG_PINGPONG, 1, 0, 1},      {CFG_OVERLAP, 1, 0, 1},
+               {CFG_FLAT, 1, 0, 1},          {CFG_SOFTMAX, 1, 0, SOFTMAX_COUNT - 1},
+               {CFG_HEAVY_KEYS, 1, 0, 1},    {CFG_Q_REGS, 1, 0, 1},
+               {CFG_O_TMA, 1, 0, 1},         {CFG_SCHEDULE, 1, 0, SCHEDULE_COUNT - 1},
+               {CFG_L2_SECTION, 1, 1, 1024}, {CFG_REGS, 8, 24, 256}};
   for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
     int status = check_range(v, range[i].field, range[i].step, range[i].lo, range[i].hi, err);
     if (status) return status;
@@ -120,6 +118,8 @@ static int check_combinations(const int *v, struct error *err) {
        "flat 1 with overlap=0: the next tile's QK is issued with this tile's last PV, which is overlap; flat=0 works"},
       {v[CFG_SOFTMAX] == SOFTMAX_FAST && !v[CFG_OVERLAP],
        "softmax fast with overlap=0: it is built into the overlapped loop; softmax=conditional works"},
+      {v[CFG_HEAVY_KEYS] && v[CFG_SOFTMAX] == SOFTMAX_CLASSICAL,
+       "heavy_keys 1 with softmax=classical: its heaviest key has P = 1, which is exact; heavy_keys=0 works"},
       {v[CFG_O_TMA] && v[CFG_Q_STAGES] == 1 && !(v[CFG_Q_REGS] && v[CFG_FLAT]),
        "o_tma 1 with q_stages=1: O is staged in the Q buffer, which is free only if Q went to registers and tiles are "
        "pipelined; "

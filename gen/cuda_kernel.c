@@ -49,8 +49,8 @@ void cuda_derive(const struct instance *i, struct cuda_kernel *k) {
   k->tickets = k->lpt;
   k->persistent = c[CFG_SCHEDULE] != SCHEDULE_GRID;
   k->shift = k->warpgroups <= 2;
-  // bf16 and f32 share the exponent range: P may grow to 2^64 and starts 2^24 below. f16 ends at 65504.
-  k->reference_offset = wide_p && c[CFG_SOFTMAX] != SOFTMAX_CLASSICAL ? 24 : 0;
+  // bf16 and f32 share the exponent range: P may grow to 2^64 and starts 2^48 below. f16 ends at 65504.
+  k->reference_offset = wide_p && c[CFG_SOFTMAX] != SOFTMAX_CLASSICAL ? 48 : 0;
   k->growth = wide_p ? 40 : 10;
   k->guard_log2 = wide_p ? 64 : 15;
   k->guard = wide_p ? "1.8e19f" : "32768.f";
@@ -76,7 +76,8 @@ static void bind_config(struct bindings *b, const struct instance *i) {
     enum config_field field;
   } numbers[] = {{"block_m", CFG_BLOCK_M},   {"block_n", CFG_BLOCK_N},   {"stages", CFG_STAGES},
                  {"q_stages", CFG_Q_STAGES}, {"pingpong", CFG_PINGPONG}, {"overlap", CFG_OVERLAP},
-                 {"flat", CFG_FLAT},         {"q_regs", CFG_Q_REGS},     {"o_tma", CFG_O_TMA}};
+                 {"flat", CFG_FLAT},         {"heavy", CFG_HEAVY_KEYS},  {"q_regs", CFG_Q_REGS},
+                 {"o_tma", CFG_O_TMA}};
   for (size_t n = 0; n < sizeof numbers / sizeof *numbers; n++)
     bind_int(b, numbers[n].name, i->config.v[numbers[n].field]);
   bind_str(b, "softmax", softmax_names[i->config.v[CFG_SOFTMAX]]);

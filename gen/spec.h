@@ -76,6 +76,7 @@ enum config_field {
   CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
   CFG_FLAT,       // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
   CFG_SOFTMAX,    // enum softmax_kind
+  CFG_HEAVY_KEYS, // O is divided by the sum of P as rounded for keys that outweigh the rest
   CFG_Q_REGS,     // Q as wgmma's register operand
   CFG_O_TMA,      // O leaves through shared memory and a TMA store; 0: from registers
   CFG_SCHEDULE,   // enum schedule_kind
