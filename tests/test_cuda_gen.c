@@ -16,8 +16,9 @@
 #include <cmocka.h>
 
 static const char *const defaults[] = {
-    "d64:bf16:q2048k2048", "d64:bf16:q8192k8192", "d64:bf16:causal", "d128:bf16",      "d128:bf16:causal:q1024k1024",
-    "d128:f16:causal",     "d192:bf16",           "d256:bf16",       "d256:f16:causal"};
+    "d64:bf16:q2048k2048", "d64:bf16:q8192k8192",         "d64:bf16:causal", "d128:bf16:q1024k1024",
+    "d128:bf16",           "d128:bf16:causal:q1024k1024", "d128:f16:causal", "d192:bf16",
+    "d256:bf16",           "d256:bf16:causal:q1024k1024", "d256:f16:causal"};
 enum { N_DEFAULTS = sizeof defaults / sizeof *defaults };
 
 static int resolve(const char *problem, const char *set, struct instance *i, struct error *err) {
