@@ -235,6 +235,8 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                 .comments = o->comments,
                                 .clock_ns = o->clock_ns,
                                 .stats = stats,
+                                .move = x86_mnemonic("vmovups", 7),
+                                .broadcast = x86_mnemonic("vbroadcastss", 12),
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
     struct render_options with_symbol = *o;

@@ -6,6 +6,7 @@
 // around.
 #include "printer.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const int pool[] = {X86_RSI, X86_RDX, X86_RCX, X86_R8, 9, 10, 11, X86_RBX, 12, 13, 14, 15};
@@ -30,6 +31,9 @@ static int parse_row_operand(const char **c, struct row_operand *o) {
     o->kind = ROW_OPERAND;
     o->value = -2;
     *c += 2;
+  } else if (!strncmp(*c, "#0x", 3)) {
+    o->kind = ROW_LITERAL;
+    o->value = (int)strtoul(*c + 1, (char **)c, 16);
   } else if (**c == '#') {
     o->kind = ROW_VCONST;
     size_t len = strcspn(++*c, ",; ");
@@ -300,14 +304,16 @@ static int emit_insn(struct printer_state *p, const struct row_insn *r, const st
       *out = (struct x86_operand){.kind = x->half ? X86_YMM : X86_ZMM, .reg = p->scope.vregs + x->value, .index = -1};
       break;
     case ROW_VCONST: status = vconst_memory(p, x->value, out, err); break;
+    case ROW_LITERAL: status = literal_memory(p, (uint32_t)x->value, out, err); break;
     case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; break;
     case ROW_IMM: *out = (struct x86_operand){.kind = X86_IMM, .value = x->value}; break;
     }
     if (status) return status;
-    if (out->kind == X86_MEM) {
-      out->size = out->bcast ? 4 : x86_memory_size(r->mnemonic);
-      if (out->size == 4) out->bcast = out->bcast && x86_memory_size(r->mnemonic) != 4; // vbroadcastss has no {1to16}
-    }
+    if (out->kind == X86_MEM) out->size = out->bcast ? 4 : x86_memory_size(r->mnemonic);
+  }
+  if (insn.op[1].kind == X86_MEM && insn.op[1].bcast && r->mnemonic == p->move) { // a move has no {1to16}
+    insn.mnemonic = p->broadcast;
+    insn.op[1].bcast = false;
   }
   if (r->mask == -2)
     insn.mask = MASK_TEMP;

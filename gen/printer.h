@@ -7,13 +7,13 @@
 #include "vop.h"
 #include "x86.h"
 
-enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 8 };
+enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 16 };
 
 // An instruction of a row, parsed once per render.
 struct row_operand {
-  enum { ROW_OPERAND, ROW_TEMP, ROW_VCONST, ROW_EAX, ROW_IMM } kind;
-  int value;
-  bool half; // the 256-bit half
+  enum { ROW_OPERAND, ROW_TEMP, ROW_VCONST, ROW_LITERAL, ROW_EAX, ROW_IMM } kind;
+  int value; // ROW_LITERAL: bits
+  bool half; // the lower half of a register
 };
 struct row_insn {
   int mnemonic; // -1: load eax from the integer operand
@@ -59,6 +59,7 @@ struct printer_state {
   uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry
   int vconst_line[32];
+  int move, broadcast;   // mnemonics of vmovups and vbroadcastss
   struct code_row *rows; // vop_count of them
 };
 

@@ -31,8 +31,8 @@ extern const int vop_count;
 // How one ISA does an operation. `intrin` and `code` use $0..$3 for the operands:
 //   intrin  $1 value, $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
 //   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0 the 256-bit half, #name a
-//   constant
-//           vector, eax loaded from the integer operand, {$1} a write mask, {kt} the temporary mask, {z} zeroing
+//           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand, {$1} a write mask,
+//           {kt} the temporary mask, {z} zeroing
 struct isa_row {
   const char *op, *intrin, *code;
   int temps;    // vector registers used beside the operands

@@ -29,6 +29,11 @@ const struct vop vop_table[] = {
     {"load_first", "dmi", "call:load_first($0, $1p, $2n)", false}, // lanes >= n are 0 and not read
     {"store_first", "mri", "call:store_first($0p, $1, $2n)", false},
     {"store_bf16", "mri", "call:store_bf16($0p, $1, $2n)", false}, // first n lanes, rounded to bf16
+    {"store_f16", "mri", "call:store_f16($0p, $1, $2n)", false},   // first n lanes, rounded to f16
+    {"load_bf16", "dm", "call:load_bf16($0, $1p)", false},         // one 16-bit element a lane, widened
+    {"load_f16", "dm", "call:load_f16($0, $1p)", false},
+    {"load_bf16_first", "dmi", "call:load_bf16_first($0, $1p, $2n)", false}, // lanes >= n are 0 and not read
+    {"load_f16_first", "dmi", "call:load_f16_first($0, $1p, $2n)", false},
     {"from", "Ki", "$0 = e >= $1n", false},
     {"first", "Ki", "$0 = e < $1n", false},
     {"only", "Ki", "$0 = e == $1n", false},
