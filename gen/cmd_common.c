@@ -97,7 +97,9 @@ struct strobe_io cmd_io(const struct strobe_args *args, void *workspace) {
                             .v = array_of(&args->v),
                             .o = array_of(&args->o),
                             .lse = args->lse,
-                            .workspace = workspace};
+                            .workspace = workspace,
+                            .kv_lens = args->kv_lens,
+                            .kv_lens_bytes = (int)args->kv_lens_bytes};
 }
 
 // ---- output ----

@@ -110,7 +110,10 @@ static void usage(const struct spec *s, const char *symbol, struct buf *out) {
       s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v, s->head_dim_v, s->head_dim_v,
       s->head_dim_v, s->head_dim_v, s->head_dim_v, symbol, symbol);
   if (s->mask != MASK_FULL)
-    buf_str(out, "// diagonal m - n aligns the mask to the bottom right, 0 to the top left.\n\n");
+    buf_str(
+        out,
+        "// diagonal m - n aligns the mask to the bottom right, 0 to the top left; with kv_lens set diagonal_at_end "
+        "to 1 for the\n// bottom right of each sequence.\n\n");
 }
 
 static void header(const struct spec *s, const struct embedded_file *abi, struct emitted *e) {

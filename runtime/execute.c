@@ -69,7 +69,8 @@ static int run_steps(const struct strobe_plan *p, struct strobe_args *args, char
 
 static int execute(const struct strobe_plan *p, const struct strobe_io *caller, struct error *err) {
   struct strobe_io io;
-  int status = sized_read(&io, sizeof io, sizeof io, caller, "io", err);
+  // kv_lens came later than the rest.
+  int status = sized_read(&io, sizeof io, offsetof(struct strobe_io, kv_lens), caller, "io", err);
   struct strobe_args args = plan_args(p);
   if (!status) status = io_check(p, &io, &args, err);
   if (status || !args.batch || !args.heads || !args.q_len) return status;

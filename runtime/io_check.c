@@ -3,7 +3,7 @@
 #include <string.h>
 
 enum { BATCH, ROW, HEAD, AXES };
-enum { Q, K, V, O, LSE, WORKSPACE, PARTS };
+enum { Q, K, V, KV_LENS, O, LSE, WORKSPACE, PARTS };
 
 // One tensor: n[axis] places, stride[axis] elements apart, of `width` contiguous elements.
 struct part {
@@ -171,6 +171,32 @@ static int check_workspace(const struct strobe_plan *p, const struct strobe_io *
   return STROBE_OK;
 }
 
+static int64_t length_of(const struct strobe_io *io, int64_t b) {
+  return io->kv_lens_bytes == 8 ? ((const int64_t *)io->kv_lens)[b] : ((const int32_t *)io->kv_lens)[b];
+}
+
+static int check_kv_lens(const struct strobe_plan *p, const struct strobe_io *io, struct part *l, struct error *err) {
+  const struct problem *s = &p->problem;
+  *l = (struct part){.name = "kv_lens", .first = (uintptr_t)io->kv_lens, .end = (uintptr_t)io->kv_lens};
+  if (!io->kv_lens) return STROBE_OK;
+  if (io->kv_lens_bytes != 4 && io->kv_lens_bytes != 8)
+    return fail(err, STROBE_INVALID, "kv_lens_bytes %d: must be 4 (int32_t) or 8 (int64_t)", io->kv_lens_bytes);
+  if (l->first % (unsigned)io->kv_lens_bytes)
+    return fail(err, STROBE_INVALID, "kv_lens %p: must be a multiple of %d, kv_lens_bytes", io->kv_lens,
+                io->kv_lens_bytes);
+  if (p->gpu)
+    return fail(err, STROBE_UNSUPPORTED, "kv_lens on %s: must be NULL in this version; the CPU targets take it",
+                p->instance.target->name);
+  l->end += (uintptr_t)(s->batch * io->kv_lens_bytes);
+  for (int64_t b = 0; b < s->batch; b++) {
+    const int64_t n = length_of(io, b);
+    if (n < 0 || n > s->kv_len)
+      return fail(err, STROBE_INVALID, "kv_lens[%lld] %lld: must be 0 to kv_len, %lld", (long long)b, (long long)n,
+                  (long long)s->kv_len);
+  }
+  return STROBE_OK;
+}
+
 int io_check(const struct strobe_plan *p, const struct strobe_io *io, struct strobe_args *args, struct error *err) {
   const struct problem *s = &p->problem;
   struct part parts[PARTS] = {[Q] = tensor_part("q", &io->q, s, true, s->spec.head_dim, s->spec.q),
@@ -180,15 +206,19 @@ int io_check(const struct strobe_plan *p, const struct strobe_io *io, struct str
                               [LSE] = lse_part(p, io)};
   int status = STROBE_OK;
   for (int i = Q; i <= LSE && !status; i++)
-    if (i != LSE || io->lse) status = check_part(&parts[i], i >= O, err);
+    if (i != KV_LENS && (i != LSE || io->lse)) status = check_part(&parts[i], i >= O, err);
+  if (!status) status = check_kv_lens(p, io, &parts[KV_LENS], err);
   if (!status) status = check_workspace(p, io, &parts[WORKSPACE], err);
   if (!status) status = check_aliases(parts, err);
   if (status) return status;
   struct strobe_tensor *const tensor[] = {[Q] = &args->q, [K] = &args->k, [V] = &args->v, [O] = &args->o};
   const struct strobe_array *const array[] = {[Q] = &io->q, [K] = &io->k, [V] = &io->v, [O] = &io->o};
   for (int i = Q; i <= O; i++)
-    *tensor[i] =
-        (struct strobe_tensor){array[i]->data, parts[i].stride[BATCH], parts[i].stride[HEAD], parts[i].stride[ROW]};
+    if (i != KV_LENS)
+      *tensor[i] =
+          (struct strobe_tensor){array[i]->data, parts[i].stride[BATCH], parts[i].stride[HEAD], parts[i].stride[ROW]};
+  args->kv_lens = io->kv_lens;
+  args->kv_lens_bytes = (unsigned)io->kv_lens_bytes;
   args->lse = io->lse;
   args->lse_batch_stride = s->heads * s->q_len;
   args->lse_head_stride = s->q_len;

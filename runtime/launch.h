@@ -82,6 +82,9 @@ static inline int strobe_check_args(const struct strobe_launch *l, const struct 
   if (a->abi != STROBE_ABI || a->size != sizeof *a)
     return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "args.abi %u, size %u: this kernel takes abi %d, size %d", a->abi,
                          a->size, STROBE_ABI, (int)sizeof *a);
+  if (a->kv_lens)
+    return STROBE_REFUSE(m, STROBE_LAUNCH_UNSUPPORTED, "kv_lens %p: must be NULL: all sequences have kv_len keys",
+                         a->kv_lens);
   const struct strobe_tensor *const tensor[] = {&a->q, &a->k, &a->v, &a->o};
   const char *const name[] = {"q", "k", "v", "o"};
   int status = strobe_check_sizes(a, m);

@@ -127,6 +127,7 @@ struct strobe_args plan_args(const struct strobe_plan *p) {
                               .q_len = p->problem.q_len,
                               .kv_len = p->problem.kv_len,
                               .diagonal = problem_diagonal(&p->problem),
+                              .diagonal_at_end = p->problem.spec.mask == MASK_CAUSAL,
                               .scale = p->scale};
 }
 

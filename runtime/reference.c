@@ -12,6 +12,7 @@ struct chunk {
   const struct strobe_args *args;
   const void *q, *k, *v; // first row of the head
   double scale;
+  int64_t batch;
   int rows;
   int64_t seen[ROWS], most; // keys that each row sees; the largest of them
   double *qd;               // (ROWS, head_dim)
@@ -22,10 +23,19 @@ struct chunk {
   double a[ROWS], lse[ROWS];
 };
 
-int64_t reference_visible(const struct spec *s, const struct strobe_args *args, int64_t row) {
-  if (s->mask == MASK_FULL) return args->kv_len;
-  if (args->diagonal >= args->kv_len - row) return args->kv_len; // no overflow for any diagonal
-  return args->diagonal < -row ? 0 : row + args->diagonal + 1;
+int64_t reference_keys(const struct strobe_args *args, int64_t batch) {
+  if (!args->kv_lens) return args->kv_len;
+  const int64_t n =
+      args->kv_lens_bytes == 8 ? ((const int64_t *)args->kv_lens)[batch] : ((const int32_t *)args->kv_lens)[batch];
+  return n < 0 ? 0 : n > args->kv_len ? args->kv_len : n;
+}
+
+int64_t reference_visible(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t row) {
+  const int64_t keys = reference_keys(args, batch);
+  if (s->mask == MASK_FULL) return keys;
+  const int64_t diagonal = args->diagonal - (args->diagonal_at_end ? args->kv_len - keys : 0);
+  if (diagonal >= keys - row) return keys; // no overflow for any diagonal
+  return diagonal < -row ? 0 : row + diagonal + 1;
 }
 
 static void load_keys(struct chunk *c, int64_t first, int count) {
@@ -111,7 +121,7 @@ static void run_chunk(struct chunk *c, const struct reference_rows *rows, int64_
   c->most = 0;
   for (int r = 0; r < c->rows; r++) {
     int64_t row = rows->index ? rows->index[first + r] : first + r;
-    c->seen[r] = reference_visible(c->spec, c->args, row);
+    c->seen[r] = reference_visible(c->spec, c->args, c->batch, row);
     if (c->seen[r] > c->most) c->most = c->seen[r];
     for (int x = 0; x < d; x++) c->qd[r * d + x] = dtype_load(c->spec->q, c->q, row * c->args->q.row_stride + x);
   }
@@ -163,6 +173,7 @@ int reference_some(const struct spec *s, const struct strobe_args *args, int64_t
   const int64_t head_kv = head / (args->heads / args->heads_kv);
   struct chunk c = {.spec = s,
                     .args = args,
+                    .batch = batch,
                     .q = head_base(&args->q, s->q, batch, head),
                     .k = head_base(&args->k, s->kv, batch, head_kv),
                     .v = head_base(&args->v, s->kv, batch, head_kv),

@@ -31,8 +31,10 @@ int reference_head(const struct spec *s, const struct strobe_args *args, int64_t
 int reference_some(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
                    const struct reference_rows *rows, const struct reference_out *out, struct error *err);
 
-// Number of keys that query i sees: they are keys 0 .. this.
-int64_t reference_visible(const struct spec *s, const struct strobe_args *args, int64_t row);
+// Keys of a sequence: kv_len, or its kv_lens within 0 to kv_len.
+int64_t reference_keys(const struct strobe_args *args, int64_t batch);
+// Number of keys that query `row` of a sequence sees: they are keys 0 .. this.
+int64_t reference_visible(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t row);
 
 // |o - ref| <= eps(o)|ref| + F (eps(P) + eps(exp) + eps(acc)(c(keys) + c(head_dim) A)) + tiny; eps(P) counts only if P
 // is rounded before the second GEMM; c(n) = max(4, sqrt(n)). eps is the unit roundoff: f32 2^-24, bf16 2^-8, f16 2^-11.

@@ -84,10 +84,14 @@ struct strobe_array {
 
 struct strobe_io {
   size_t size;                 // sizeof (struct strobe_io)
-  struct strobe_array q, k, v; // read; dtypes as in the problem (bf16 as uint16_t)
+  struct strobe_array q, k, v; // read; dtypes as in the problem (bf16 and f16 as uint16_t)
   struct strobe_array o;       // written; must overlap no input
   float *lse;                  // (batch, heads, q_len) packed, natural log; NULL: not wanted
   void *workspace;             // strobe_workspace_bytes(plan) bytes, 64-byte aligned; NULL: allocated for this call
+  // Sequences of unequal length: batch lengths of 0 to kv_len; sequence b has the first kv_lens[b] rows of its K and V,
+  // and the others are not read. A causal mask is aligned to the bottom right of each. NULL: all have kv_len keys.
+  const void *kv_lens;
+  int kv_lens_bytes; // of one length: 4 (int32_t) or 8 (int64_t)
 };
 
 // Computes O = softmax(scale Q K^T + mask) V. Rows that see no key give O = 0 and lse = -inf.

@@ -108,6 +108,7 @@ int tensors_create(const struct problem *p, enum layout layout, int64_t pad, flo
                             .q_len = p->q_len,
                             .kv_len = p->kv_len,
                             .diagonal = problem_diagonal(p),
+                            .diagonal_at_end = p->spec.mask == MASK_CAUSAL,
                             .scale = scale};
   for (int id = 0; id < TENSOR_COUNT; id++) {
     const struct block b = block_of(t, (enum tensor_id)id);

@@ -93,7 +93,7 @@ static void compare_row(struct comparison *c, int64_t i) {
   const int64_t row = c->rows[i], dv = c->spec->head_dim_v;
   const int64_t first = c->batch * a->o.batch_stride + c->head * a->o.head_stride + row * a->o.row_stride;
   const double A = c->ref.magnitude[i], lse = c->ref.lse[i];
-  const int64_t keys = reference_visible(c->spec, a, row);
+  const int64_t keys = reference_visible(c->spec, a, c->batch, row);
   for (int64_t x = 0; x < dv; x++) {
     const double want = c->ref.o[i * dv + x], got = dtype_load(c->spec->o, a->o.data, first + x);
     const double bound = reference_bound_o(c->spec, c->config, keys, want, c->ref.floor[i * dv + x], A);

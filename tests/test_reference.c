@@ -95,9 +95,9 @@ static void masks_and_rows_without_keys(void **state) {
   close_to(t.o[1], 0), close_to(t.lse[1], -INFINITY);
   const struct spec s = {.mask = MASK_CAUSAL};
   struct strobe_args a = {.q_len = 4, .kv_len = 7, .diagonal = INT64_MAX};
-  assert_int_equal(reference_visible(&s, &a, 3), 7);
+  assert_int_equal(reference_visible(&s, &a, 0, 3), 7);
   a.diagonal = INT64_MIN;
-  assert_int_equal(reference_visible(&s, &a, 3), 0);
+  assert_int_equal(reference_visible(&s, &a, 0, 3), 0);
 }
 
 // A masked key adds nothing, whatever it holds; a visible one spreads as the three steps say.

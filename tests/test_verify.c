@@ -51,7 +51,7 @@ static int64_t place(const struct strobe_tensor *t, int64_t b, int64_t h, int64_
 static void textbook_row(const struct tensors *t, int64_t b, int64_t h, int64_t i, float *s) {
   const struct strobe_args *a = &t->args;
   const struct spec *sp = &t->spec;
-  const int64_t kv = h / (a->heads / a->heads_kv), seen = reference_visible(sp, a, i);
+  const int64_t kv = h / (a->heads / a->heads_kv), seen = reference_visible(sp, a, b, i);
   float most = -INFINITY, sum = 0;
   for (int64_t j = 0; j < seen; j++) {
     s[j] = 0;
@@ -141,7 +141,7 @@ static void perturbation_fails(void **state) {
       assert_true(r.o.ratio > 0 && r.lse.ratio > 0); // there is something to measure
       struct reference_out out = {0};
       double o[32], f[32], l, A;
-      const int64_t row = 13, keys = reference_visible(&t.spec, &t.args, row);
+      const int64_t row = 13, keys = reference_visible(&t.spec, &t.args, 0, row);
       out = (struct reference_out){o, &l, f, &A};
       assert_int_equal(reference_some(&t.spec, &t.args, 1, 1, &(struct reference_rows){&row, 1, NULL}, &out, NULL), 0);
       if (lse)

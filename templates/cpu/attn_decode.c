@@ -27,6 +27,8 @@ $assert q_bytes + 4 * (rows * (block_n + o_pitch) + 3 * row_tiles * lanes) + 384
 $include "cpu/prologue.inc"
 $constants
 
+$include "cpu/lengths.inc"
+
 $include "cpu/decode_copy_q.inc"
 
 $include "cpu/decode_start.inc"
@@ -72,14 +74,15 @@ static strobe_i64 workspace_bytes(const struct strobe_args *a) {
   return 0;
 }
 
-// Keys that query i sees: the first so many.
-static strobe_i64 visible(const struct strobe_args *a, strobe_i64 i) {
+// Of so many keys, how many query i sees: the first.
+static strobe_i64 visible(const struct strobe_args *a, strobe_i64 keys, strobe_i64 i) {
   $if causal
-    const strobe_i64 n = i + a->diagonal + 1;
-    return n < 0 ? 0 : n > a->kv_len ? a->kv_len : n;
+    const strobe_i64 n = i + sequence_diagonal(a, keys) + 1;
+    return n < 0 ? 0 : n > keys ? keys : n;
   $else
+    (void)a;
     (void)i;
-    return a->kv_len;
+    return keys;
 }
 
 // Where row r keeps its m, l and alpha: lanes of the vector of its tile.

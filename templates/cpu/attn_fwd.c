@@ -38,6 +38,8 @@ $assert pack_v || (kv_as == "" && v_width == head_dim_v && pair == 1), "V must b
 $include "cpu/prologue.inc"
 $constants
 
+$include "cpu/lengths.inc"
+
 $include "cpu/pack.inc"
 
 $include "cpu/pack_q.inc"
@@ -90,7 +92,8 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     $else
       const ${c_t} *v = (const ${c_t} *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
     const ${q_t} *q = (const ${q_t} *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
-    struct block_range blocks = visit(a, q0, n);
+    const strobe_i64 keys = sequence_keys(a, batch);
+    const struct block_range blocks = visit(a, keys, q0, n);
 
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
@@ -126,7 +129,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
         v += ${block_n / pair} * ${ldv};
       }
     for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
-      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(a, j), diagonal_offset(a, q0, j)${scale_arg}${k_arg}${v_arg});
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(keys, j), diagonal_offset(a, keys, q0, j)${scale_arg}${k_arg}${v_arg});
       k += ${block_n} * ${ldk};
       v += ${block_n / pair} * ${ldv};
     }

@@ -22,6 +22,13 @@ static const unsigned exp2_b1[16] = { // degree 2, linear term
 static const unsigned exp2_b2[16] = { // degree 2, quadratic term
   0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
   0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
+// Keys of a sequence.
+static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
+  if (!a->kv_lens) return a->kv_len;
+  const strobe_i64 n = a->kv_lens_bytes == 8 ? ((const strobe_i64 *)a->kv_lens)[batch] : ((const int *)a->kv_lens)[batch];
+  return n < 0 ? 0 : n > a->kv_len ? a->kv_len : n;
+}
+
 static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
   return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
 }
@@ -52,7 +59,8 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
   const strobe_i64 blocks = (a->kv_len + 31) / 32;
   for (strobe_i64 item = first; item < last; item++) {
     const strobe_i64 row = item % blocks * 32, head = item / blocks % a->heads_kv, batch = item / blocks / a->heads_kv;
-    const strobe_i64 n = a->kv_len - row < 32 ? a->kv_len - row : 32;
+    const strobe_i64 keys = sequence_keys(a, batch), n = keys - row < 32 ? keys - row : 32;
+    if (n <= 0) continue;
     pack_k_rows((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
       a->k.row_stride, (float *)a->workspace + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
     const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride + row * a->v.row_stride;
@@ -424,12 +432,11 @@ struct block_range {
   strobe_i64 full, end;
 };
 
-static struct block_range visit(const struct strobe_args *a, strobe_i64 q0, strobe_i64 n) {
-  strobe_i64 by_first = a->kv_len, by_last = a->kv_len;
+static struct block_range visit(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
+  const strobe_i64 by_first = keys, by_last = keys;
+  (void)a;
   (void)q0;
   (void)n;
-  by_first = by_first < 0 ? 0 : by_first > a->kv_len ? a->kv_len : by_first;
-  by_last = by_last < 0 ? 0 : by_last > a->kv_len ? a->kv_len : by_last;
   struct block_range r;
   r.full = by_first / 32;
   r.end = (by_last + 31) / 32;
@@ -437,14 +444,15 @@ static struct block_range visit(const struct strobe_args *a, strobe_i64 q0, stro
 }
 
 // Keys of block j.
-static int block_keys(const struct strobe_args *a, strobe_i64 j) {
-  strobe_i64 n = a->kv_len - j * 32;
+static int block_keys(strobe_i64 keys, strobe_i64 j) {
+  strobe_i64 n = keys - j * 32;
   return (int)(n < 32 ? n : 32);
 }
 
 // Query i of the tile sees key t of block j when t + offset <= i.
-static int diagonal_offset(const struct strobe_args *a, strobe_i64 q0, strobe_i64 j) {
+static int diagonal_offset(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 j) {
   (void)a;
+  (void)keys;
   (void)q0;
   (void)j;
   return -65536;
@@ -940,7 +948,8 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     const float *v = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
       (batch * a->heads_kv + head_kv) * ((a->kv_len + 0) / 1) * 32;
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
-    struct block_range blocks = visit(a, q0, n);
+    const strobe_i64 keys = sequence_keys(a, batch);
+    const struct block_range blocks = visit(a, keys, q0, n);
 
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
@@ -954,7 +963,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
       v += 32 * 32;
     }
     for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
-      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(a, j), diagonal_offset(a, q0, j));
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(keys, j), diagonal_offset(a, keys, q0, j));
       k += 32 * 32;
       v += 32 * 32;
     }
