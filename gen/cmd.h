@@ -8,7 +8,9 @@
 #include "options.h"
 #include "table.h"
 
-extern const struct verb verb_emit, verb_run, verb_verify, verb_bench, verb_explain, verb_doctor;
+extern const struct verb verb_emit, verb_run, verb_verify, verb_bench, verb_list, verb_explain, verb_doctor;
+extern const struct verb *const verbs[]; // in the order of --help
+extern const int verb_count;
 
 // The target of that name; unknown names are refused with the nearest.
 int cmd_target(const char *name, const struct target **out, struct error *err);
@@ -33,6 +35,15 @@ int cmd_api_error(enum strobe_status status, struct error *err); // strobe_error
 
 // Writes out to standard output and frees it. A failure (memory, a closed pipe) is an error.
 int cmd_print(struct buf *out, struct error *err);
+// A line on standard error that is written over, for work that takes more than a second; nothing if it is no terminal.
+struct progress {
+  double started;
+  bool terminal, shown;
+};
+struct progress cmd_progress_begin(void);
+void cmd_progress(struct progress *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cmd_progress_end(struct progress *p); // wipes the line
+
 bool cmd_colour(void); // standard output is a terminal, and NO_COLOR is not set
 
 // `bench --jit`: medians of `runs` plans, each compiled afresh.

@@ -13,7 +13,7 @@ enum { THREADS_MAX = 1024 };
 struct bench_options {
   const char *target, *set;
   int backend, layout;
-  int64_t runs, threads;
+  int64_t runs, threads, seed;
   bool json, csv, jit;
 };
 
@@ -28,15 +28,20 @@ static const struct option_row rows[] = {
         .most = 10000),
     ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)",
         .least = 1, .most = THREADS_MAX),
+    ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0,
+        .most = INT64_MAX),
     ROW(OPT_FLAG, jit, .name = "jit", .about = "time the way from spec to function instead, --runs times"),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
 };
 
+enum { NO_SEED = -1, DEFAULT_SEED = 1 };
+
 static void defaults(void *options) {
   struct bench_options *o = options;
   o->runs = 11;
   o->threads = 1;
+  o->seed = NO_SEED;
 }
 
 enum { DECODE_ROWS = 8 };                          // up to this many query rows a kernel is held against reading
@@ -112,6 +117,8 @@ static int burst(const struct bench_case *c, int64_t repeats, double *seconds, s
 
 // ---- setting up ----
 
+static uint64_t seed_of(const struct bench_options *o) { return o->seed == NO_SEED ? DEFAULT_SEED : (uint64_t)o->seed; }
+
 static int make_readers(struct bench_case *c, int threads, struct error *err) {
   c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
   if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
@@ -136,7 +143,7 @@ static int set_up(struct bench *b, struct bench_case *c, const char *text, struc
   if (!status) status = cmd_plan(b->ctx, &request, &c->plan, &c->info, err);
   const enum layout layout = o->layout ? (enum layout)(o->layout - 1) : LAYOUT_BNHD;
   if (!status) status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, &c->tensors, err);
-  if (!status) status = inputs_fill(&c->problem.spec, &c->tensors.args, input_kind_find("normal"), 1, err);
+  if (!status) status = inputs_fill(&c->problem.spec, &c->tensors.args, input_kind_find("normal"), seed_of(o), err);
   if (status) return status;
   c->workspace = aligned_alloc(64, (strobe_workspace_bytes(c->plan) + 64) / 64 * 64);
   c->seconds = calloc((size_t)o->runs, 3 * sizeof *c->seconds);
@@ -171,15 +178,19 @@ static void tear_down(struct bench *b) {
 // each burst.
 static int measure(struct bench *b, struct error *err) {
   const int threads = (int)b->opt->threads;
+  struct progress progress = cmd_progress_begin();
   int status = 0;
   for (int64_t run = 0; run < b->opt->runs && !status; run++)
     for (int i = 0; i < b->n && !status; i++) {
       struct bench_case *c = &b->cases[i];
+      cmd_progress(&progress, "round %lld of %lld, problem %d of %d", (long long)run + 1, (long long)b->opt->runs,
+                   i + 1, b->n);
       const double before = peak_of(c, threads);
       status = burst(c, c->repeats, &c->seconds[run], err);
       c->peak[run] = (before + peak_of(c, threads)) / 2;
       c->ratio[run] = work_of(c) / c->seconds[run] / c->peak[run];
     }
+  cmd_progress_end(&progress);
   return status;
 }
 
@@ -213,6 +224,7 @@ static void add_json(struct json *j, const struct bench *b, const struct bench_c
   json_string(j, "layout", layout_names[b->opt->layout ? b->opt->layout - 1 : LAYOUT_BNHD]);
   json_integer(j, "threads", b->opt->threads);
   json_integer(j, "runs", b->opt->runs);
+  json_integer(j, "seed", (int64_t)seed_of(b->opt));
   json_number(j, "ms", m->ms, 6);
   json_number(j, "gflops", m->gflops, 6);
   json_number(j, "gbs", m->gbs, 6);
@@ -267,19 +279,26 @@ static int report(struct bench *b, struct error *err) {
   return cmd_print(&out, err);
 }
 
+static int check_flags(const struct bench_options *o, bool gpu, struct error *err) {
+  if (o->json && o->csv) return fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed");
+  if (o->jit && o->csv) return fail(err, STROBE_INVALID, "--jit prints a table or --json, no --csv");
+  if (o->seed != NO_SEED && (o->jit || gpu))
+    return fail(err, STROBE_INVALID, "--seed %lld with %s: %s; leave it out", (long long)o->seed,
+                o->jit ? "--jit" : "a CUDA target", o->jit ? "no inputs are made" : "its inputs are always the same");
+  return 0;
+}
+
 static int run(const struct command *c, struct error *err) {
   struct bench b = {.opt = c->options};
-  if (b.opt->json && b.opt->csv)
-    return (void)fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed"), 2;
-  if (b.opt->jit && b.opt->csv) return (void)fail(err, STROBE_INVALID, "--jit prints a table or --json, no --csv"), 2;
+  const struct target *gpu = b.opt->target ? target_find(b.opt->target) : NULL;
+  if (gpu && gpu->family != FAMILY_CUDA) gpu = NULL;
+  if (check_flags(b.opt, gpu != NULL, err)) return 2;
   if (b.opt->jit) {
     const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs,
                                           b.opt->json};
     return bench_jit(c->operands, c->n_operands, &jit, err) ? 2 : 0;
   }
-  const struct target *gpu = b.opt->target ? target_find(b.opt->target) : NULL;
-  if (gpu && gpu->family == FAMILY_CUDA)
-    return bench_gpu(c->operands, c->n_operands, gpu, b.opt->set, (int)b.opt->runs, b.opt->json, err) ? 2 : 0;
+  if (gpu) return bench_gpu(c->operands, c->n_operands, gpu, b.opt->set, (int)b.opt->runs, b.opt->json, err) ? 2 : 0;
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
   if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))

@@ -12,7 +12,9 @@ static int measure(const struct problem *p, const struct bench_jit_options *o, d
   double *times = calloc((size_t)o->runs * PARTS, sizeof *times);
   if (!times) return fail(err, STROBE_NO_MEMORY, "no memory for %lld runs", (long long)o->runs);
   int status = 0;
+  struct progress progress = cmd_progress_begin();
   for (int64_t i = 0; i < o->runs && !status; i++) {
+    cmd_progress(&progress, "run %lld of %lld, d%d", (long long)i + 1, (long long)o->runs, p->spec.head_dim);
     const struct cmd_plan request = {p, o->target, o->set, o->backend, NULL};
     const struct strobe_context_options serial = {.size = sizeof serial, .n_workers = 1};
     strobe_context *ctx = NULL;
@@ -29,6 +31,7 @@ static int measure(const struct problem *p, const struct bench_jit_options *o, d
     strobe_plan_destroy(plan);
     strobe_context_destroy(ctx);
   }
+  cmd_progress_end(&progress);
   for (int k = 0; k < PARTS && !status; k++) median[k] = cmd_median(times + k * o->runs, (int)o->runs);
   free(times);
   return status;

@@ -3,6 +3,7 @@
 #include "../runtime/cpu.h"
 #include "../runtime/gpu.h"
 #include "../runtime/kernel_abi.h"
+#include "../runtime/probe.h"
 #include "scan.h"
 
 #include <errno.h>
@@ -38,7 +39,7 @@ int cmd_target(const char *name, const struct target **out, struct error *err) {
 }
 
 int cmd_target_here(const char *name, const struct spec *s, const struct target **out, struct error *err) {
-  const struct target *best = cpu_best_target(s);
+  const struct target *best = s ? cpu_best_target(s) : NULL;
   int status = 0;
   *out = best;
   if (name) status = cmd_target(name, out, err);
@@ -110,6 +111,25 @@ int cmd_print(struct buf *out, struct error *err) {
     status = fail(err, STROBE_IO, "cannot write to standard output: %s", strerror(errno));
   buf_free(out);
   return status;
+}
+
+struct progress cmd_progress_begin(void) {
+  return (struct progress){.started = probe_clock(), .terminal = isatty(STDERR_FILENO)};
+}
+
+void cmd_progress(struct progress *p, const char *format, ...) {
+  if (!p->terminal || probe_clock() - p->started < 1) return;
+  va_list ap;
+  va_start(ap, format);
+  fputs("\r\033[K", stderr);
+  vfprintf(stderr, format, ap);
+  va_end(ap);
+  p->shown = true;
+}
+
+void cmd_progress_end(struct progress *p) {
+  if (p->shown) fputs("\r\033[K", stderr);
+  p->shown = false;
 }
 
 bool cmd_colour(void) {

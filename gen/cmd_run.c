@@ -36,8 +36,8 @@ static const struct option_row rows[] = {
         .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
-    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers (default: OMP_NUM_THREADS, else as many as CPUs)",
-        .least = 1, .most = 1024),
+    ROW(OPT_INT, threads, .name = "threads", .value = "N",
+        .about = "workers (default: OMP_NUM_THREADS, else as many as CPUs)", .least = 1, .most = 1024),
     ROW(OPT_FLAG, json, .name = "json", .about = "print the result line as JSON"),
 };
 

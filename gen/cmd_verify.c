@@ -1,31 +1,23 @@
-#include "cmd.h"
+#include "cmd_verify.h"
 #include "scan.h"
 
 #include "../runtime/cpu.h"
-#include "../runtime/probe.h"
-#include "../runtime/verify.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
-
-struct verify_options {
-  const char *target, *set, *kind;
-  int backend, layout;
-  int64_t seed;
-  bool json;
-};
 
 #define ROW(kind_, field, ...) OPTION(kind_, struct verify_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
+    ROW(OPT_CHOICE, suite, .name = "suite", .value = "quick|full",
+        .about = "the problems listed below, instead of PROBLEM"),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
         .about = "only this one (default: all that this CPU can run)"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends,
         .about = "only this one (default: code, scalar, builtin)"),
     ROW(OPT_TEXT, kind, .name = "kind", .value = "KIND",
-        .about = "of inputs: all, quick (7 of them, the default), or one by name, such as normal"),
+        .about = "of inputs: all (default of --suite full), quick (7 of them, the default), or one by name"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "only this one (default: both)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0,
@@ -42,120 +34,21 @@ enum { N_QUICK = sizeof quick / sizeof *quick, PAD = 3 };
 // operations it gets the first kind only, unless kinds or backends were asked for.
 static const double slow_flops = 2e9;
 
-// What one case is run on; target NULL: the backend has its own.
-struct combination {
-  const struct target *target;
-  const char *backend;
-};
-
-struct session {
-  const struct verify_options *opt;
-  strobe_context *ctx;
-  struct table table;
-  struct buf json_text, failures, notes;
-  struct json json;
-  int done, failed, skipped;
-  double started, worst_ratio;
-  bool progress;
-};
-
 // ---- one case ----
-
-static void reproducer(const struct session *s, const struct verify_case *c, const struct combination *on,
-                       struct buf *out) {
-  buf_str(out, "strobe verify ");
-  problem_print(&c->problem, out);
-  if (on->target) buf_printf(out, " --target %s", on->target->name);
-  buf_printf(out, " --backend %s --kind %s --layout %s --seed %" PRIu64, on->backend, c->kind->name,
-             layout_names[c->layout], c->seed);
-  if (s->opt->set && on->target) buf_printf(out, " --set %s", s->opt->set);
-}
-
-static const struct verify_worst *nearer(const struct verify_result *r) {
-  return r->lse_wanted && r->lse.batch >= 0 && r->lse.ratio > r->o.ratio ? &r->lse : &r->o;
-}
-
-static void report_json(struct session *s, const struct verify_case *c, const struct strobe_plan_info *info,
-                        const struct verify_result *r, const char *problem, const char *why, const char *again) {
-  struct json *j = &s->json;
-  json_object(j, NULL);
-  json_string(j, "problem", problem);
-  json_string(j, "target", info->target);
-  json_string(j, "config", info->config);
-  json_string(j, "backend", info->backend);
-  json_string(j, "kind", c->kind->name);
-  json_string(j, "layout", layout_names[c->layout]);
-  json_integer(j, "seed", (int64_t)c->seed);
-  json_number(j, "err", r->o.err, 6);
-  json_number(j, "bound", r->o.bound, 6);
-  json_number(j, "ratio", nearer(r)->ratio, 6);
-  json_number(j, "max_err", r->o.largest_err, 6);
-  json_number(j, "lse_err", r->lse.err, 6);
-  json_number(j, "lse_bound", r->lse.bound, 6);
-  json_integer(j, "rows", r->rows);
-  json_bool(j, "ok", r->ok);
-  json_string(j, "why", why);
-  json_string(j, "reproduce", again);
-  json_end(j);
-}
-
-static void report_row(struct session *s, const struct verify_case *c, const struct strobe_plan_info *info,
-                       const struct verify_result *r, const char *problem) {
-  struct table *t = &s->table;
-  const struct verify_worst *w = nearer(r);
-  const bool compared = w->batch >= 0;
-  table_cell(t, CELL_PLAIN, "%s", problem);
-  table_cell(t, CELL_PLAIN, "%s", info->target);
-  table_cell(t, CELL_PLAIN, "%s", info->backend);
-  table_cell(t, CELL_PLAIN, "%s", c->kind->name);
-  table_cell(t, CELL_PLAIN, "%s", layout_names[c->layout]);
-  table_cell(t, CELL_PLAIN, compared ? "%.2e" : "-", w->err);
-  table_cell(t, CELL_PLAIN, compared ? "%.2e" : "-", w->bound);
-  table_cell(t, CELL_PLAIN, compared ? "%.3f" : "-", w->ratio);
-  table_cell(t, r->ok ? CELL_GOOD : CELL_BAD, r->ok ? "PASS" : "FAIL");
-}
-
-static void report(struct session *s, const struct verify_case *c, const struct combination *on,
-                   const struct strobe_plan_info *info, const struct verify_result *r) {
-  struct buf problem = {0}, why = {0}, again = {0};
-  problem_print(&c->problem, &problem);
-  reproducer(s, c, on, &again);
-  buf_str(&why, "");
-  verify_print(r, &why);
-  if (problem.failed || why.failed || again.failed) {
-    s->failures.failed = true;
-  } else {
-    report_row(s, c, info, r, problem.data);
-    report_json(s, c, info, r, problem.data, why.data, again.data);
-    if (!r->ok) buf_printf(&s->failures, "FAIL %s\n  %s\n", why.data, again.data);
-  }
-  s->done++;
-  s->failed += !r->ok;
-  const double ratio = nearer(r)->ratio;
-  if (nearer(r)->batch >= 0 && ratio > s->worst_ratio) s->worst_ratio = ratio;
-  buf_free(&problem);
-  buf_free(&why);
-  buf_free(&again);
-}
-
-static void show_progress(struct session *s, const struct verify_case *c, const char *backend) {
-  if (!s->progress || probe_clock() - s->started < 1) return;
-  fprintf(stderr, "\r\033[K%d done, %d failed: %s, %s, %s", s->done, s->failed, backend, c->kind->name,
-          layout_names[c->layout]);
-}
 
 static int run_case(struct session *s, const struct verify_case *c, const struct combination *on,
                     const strobe_plan *plan, const struct strobe_plan_info *info, const struct config *config,
                     struct error *err) {
   struct tensors t;
   struct verify_result r;
-  show_progress(s, c, on->backend);
+  cmd_progress(&s->progress, "%d done, %d failed: d%d %s, %s, %s", s->done, s->failed, c->problem.spec.head_dim,
+               on->backend, c->kind->name, layout_names[c->layout]);
   int status = verify_create(c, NULL, &t, err);
   if (status) return status;
   const struct strobe_io io = cmd_io(&t.args, NULL);
   status = cmd_api_error(strobe_execute(plan, &io), err);
   if (!status) status = verify_tensors(c, config, &t, VERIFY_AUTO_ROWS, &r, err);
-  if (!status) report(s, c, on, info, &r);
+  if (!status) verify_report(s, c, on, info, &r);
   tensors_free(&t);
   return status;
 }
@@ -164,6 +57,7 @@ static int run_case(struct session *s, const struct verify_case *c, const struct
 
 static bool wants_kind(const struct session *s, const struct input_kind *k) {
   const char *asked = s->opt->kind;
+  if (!asked && s->opt->suite == SUITE_FULL) return true;
   if (asked && strcmp(asked, "quick")) return !strcmp(asked, "all") || !strcmp(asked, k->name);
   for (int i = 0; i < N_QUICK; i++)
     if (!strcmp(quick[i], k->name)) return true;
@@ -177,6 +71,7 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
   int status = *info->config ? config_parse(info->config, &config, err) : 0;
   const bool cut = strcmp(on->backend, "code") && problem_flops(p) > slow_flops && !s->opt->kind && !s->opt->backend;
   int kinds = 0;
+  verify_group_begin(s);
   for (int k = 0; k < input_kind_count && !status; k++) {
     if (!wants_kind(s, &input_kinds[k])) continue;
     if (cut && kinds++) {
@@ -194,6 +89,7 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
       status = run_case(s, &c, on, plan, info, &config, err);
     }
   }
+  if (!status) verify_group_end(s, p, info);
   return status;
 }
 
@@ -268,55 +164,89 @@ static int check_kind(const char *name, struct error *err) {
   return status;
 }
 
-static int print_session(struct session *s, struct error *err) {
-  struct buf out = {0};
-  if (s->progress) fprintf(stderr, "\r\033[K");
-  json_end(&s->json);
-  if (s->opt->json) {
-    if (s->notes.len) fputs(s->notes.data, stderr);
-    buf_add(&out, s->json_text.data, s->json_text.len);
-    out.failed |= s->json_text.failed;
-    return cmd_print(&out, err);
+// Every problem that is to be run, in order; NULL after the last.
+static const char *problem_at(const struct session *s, const struct command *c, int i) {
+  if (!s->opt->suite) return i < c->n_operands ? c->operands[i] : NULL;
+  for (int r = 0; r < suite_count; r++)
+    if ((int)suite_rows[r].from <= s->opt->suite && !i--) return suite_rows[r].problem;
+  return NULL;
+}
+
+static int complete(const char *text, struct problem *p, struct error *err) {
+  const int status = problem_parse(text, p, err);
+  return status ? status : problem_complete(p, err);
+}
+
+// Compiled-in kernels and the reference come as they are.
+static int check_backend(const struct verify_options *o, struct error *err) {
+  const char *name = cmd_backend_name(o->backend);
+  const bool own = name && (!strcmp(name, "builtin") || !strcmp(name, "reference"));
+  if (own && (o->target || o->set))
+    return fail(err, STROBE_INVALID, "--%s \"%s\" with --backend %s: it has its own; leave it out",
+                o->target ? "target" : "set", quote(slice_of(o->target ? o->target : o->set)).text, name);
+  return 0;
+}
+
+// All of them before the first is run. What a suite asks of this machine in vain is a note.
+static int check_problems(struct session *s, const struct command *c, const struct target **only, struct error *err) {
+  struct problem p;
+  const char *text;
+  int status = check_kind(s->opt->kind, err);
+  if (!status) status = check_backend(s->opt, err);
+  if (!status && s->opt->suite && c->n_operands)
+    status = fail(err, STROBE_INVALID, "verify: PROBLEM \"%s\" and --suite: only one of them is allowed",
+                  quote(slice_of(c->operands[0])).text);
+  if (!status && !s->opt->suite && !c->n_operands)
+    status =
+        fail(err, STROBE_INVALID,
+             "verify: PROBLEM... is missing; usage: strobe verify PROBLEM... [OPTION]..., or strobe verify --suite "
+             "quick");
+  if (!status && s->opt->suite && s->opt->target) status = cmd_target_here(s->opt->target, NULL, only, err);
+  for (int i = 0; !status && (text = problem_at(s, c, i)); i++) {
+    status = complete(text, &p, err);
+    if (!status && !s->opt->suite) status = cmd_target_here(s->opt->target, &p.spec, only, err);
   }
-  table_print(&s->table, cmd_colour(), &out);
-  buf_add(&out, s->notes.data ? s->notes.data : "", s->notes.len);
-  if (s->skipped)
-    buf_printf(
-        &out,
-        "not run: %d kinds of inputs on slow backends, as the problem is large; --kind quick or --kind all runs them\n",
-        s->skipped);
-  buf_add(&out, s->failures.data ? s->failures.data : "", s->failures.len);
-  buf_printf(&out, "%d passed, %d failed, largest error / bound %.3f\n", s->done - s->failed, s->failed,
-             s->worst_ratio);
-  out.failed |= s->failures.failed || s->notes.failed;
-  return cmd_print(&out, err);
+  if (!s->opt->target) *only = NULL;
+  return status;
+}
+
+static int run_problems(struct session *s, const struct command *c, const struct target *only, struct error *err) {
+  struct problem p;
+  const char *text;
+  int status = 0;
+  for (int i = 0; !status && (text = problem_at(s, c, i)); i++) {
+    struct error why = {0};
+    const int before = s->done;
+    status = complete(text, &p, err);
+    if (status) return status;
+    status = run_problem(s, &p, only, &why);
+    if (status == STROBE_UNSUPPORTED && s->opt->suite && s->done == before)
+      buf_printf(&s->notes, "not run: %s: %s\n", text, why.text), status = 0;
+    else if (status)
+      fail(err, why.status, "%s", why.text);
+    else if (s->opt->suite && s->done == before)
+      buf_printf(&s->notes, "not run: %s: no target of this machine can serve it\n", text);
+  }
+  return status;
+}
+
+static int nothing_was_run(const struct session *s, struct error *err) {
+  if (s->notes.len) return fail(err, STROBE_UNSUPPORTED, "nothing was run: %s", s->notes.data);
+  const char *backend = cmd_backend_name(s->opt->backend);
+  return fail(err, STROBE_UNSUPPORTED, "--backend %s: %s%s can't use it; leave one of them out", backend ? backend : "",
+              s->opt->target ? "--target " : "a target of this machine", s->opt->target ? s->opt->target : "");
 }
 
 static int run(const struct command *c, struct error *err) {
-  static const char *const header[] = {"problem", "target", "backend", "kind",  "layout",
-                                       "err",     "bound",  "ratio",   "result"};
-  struct session s = {.opt = c->options, .started = probe_clock(), .progress = isatty(STDERR_FILENO)};
+  struct session s = {.opt = c->options, .progress = cmd_progress_begin()};
   const struct target *only = NULL;
-  struct problem p;
-  int status = check_kind(s.opt->kind, err);
-  for (int i = 0; i < c->n_operands && !status; i++) { // all of them before the first is run
-    status = problem_parse(c->operands[i], &p, err);
-    if (!status) status = problem_complete(&p, err);
-    if (!status) status = cmd_target_here(s.opt->target, &p.spec, &only, err);
-  }
-  if (!s.opt->target) only = NULL;
+  int status = check_problems(&s, c, &only, err);
   if (!status) status = cmd_api_error(strobe_context_create(NULL, &s.ctx), err);
-  table_begin(&s.table, "lllllrrrl", header);
-  s.json = (struct json){.out = &s.json_text};
-  json_array(&s.json, NULL);
-  for (int i = 0; i < c->n_operands && !status; i++) {
-    status = problem_parse(c->operands[i], &p, err);
-    if (!status) status = problem_complete(&p, err);
-    if (!status) status = run_problem(&s, &p, only, err);
-  }
-  if (!status && !s.done)
-    status = fail(err, STROBE_UNSUPPORTED, "nothing was run: %s", s.notes.len ? s.notes.data : "no backend");
-  if (!status) status = print_session(&s, err);
+  verify_begin(&s);
+  if (!status) status = run_problems(&s, c, only, err);
+  cmd_progress_end(&s.progress);
+  if (!status && !s.done) status = nothing_was_run(&s, err);
+  if (!status) status = verify_session_print(&s, err);
   strobe_context_destroy(s.ctx);
   table_free(&s.table);
   buf_free(&s.json_text);
@@ -327,7 +257,7 @@ static int run(const struct command *c, struct error *err) {
 
 const struct verb verb_verify = {
     .name = "verify",
-    .operands = "PROBLEM...",
+    .operands = "[PROBLEM]...",
     .about = "compare every kernel this CPU can run with a double-precision oracle",
     .details = "Inputs are random and adversarial, in both layouts, with NaN between the rows. err is the largest "
                "error in units of\n"
@@ -342,7 +272,7 @@ const struct verb verb_verify = {
     .n_rows = sizeof rows / sizeof *rows,
     .options_size = sizeof(struct verify_options),
     .defaults = defaults,
-    .least_operands = 1,
+    .more = suite_help,
     .most_operands = -1,
     .run = run,
 };

@@ -9,16 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct verb *const verbs[] = {&verb_emit,  &verb_run,     &verb_verify,
-                                           &verb_bench, &verb_explain, &verb_doctor};
+const struct verb *const verbs[] = {&verb_emit, &verb_run,     &verb_verify, &verb_bench,
+                                    &verb_list, &verb_explain, &verb_doctor};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
+const int verb_count = N_VERBS;
 
 static int unknown_verb(const char *name, struct error *err) {
+  static const char *const options[] = {"--help", "--version", "--man"};
   const char *names[N_VERBS];
   for (int i = 0; i < N_VERBS; i++) names[i] = verbs[i]->name;
+  const bool option = *name == '-';
   return fail(err, STROBE_INVALID, "%s \"%s\": strobe --help lists the verbs; the nearest is %s",
-              *name == '-' ? "unknown option" : "unknown verb", quote(slice_of(name)).text,
-              nearest_name(slice_of(name), names, N_VERBS));
+              option ? "unknown option" : "unknown verb", quote(slice_of(name)).text,
+              nearest_name(slice_of(name), option ? options : names, option ? 3 : N_VERBS));
 }
 
 static int run_verb(const struct verb *v, int argc, char **argv, struct error *err) {
@@ -47,12 +50,16 @@ static int run(int argc, char **argv, struct error *err) {
     if (by_verb && !strcmp(argv[2], verbs[i]->name)) return options_help(verbs[i], &out), cmd_print(&out, err);
     if (!strcmp(name, verbs[i]->name)) return run_verb(verbs[i], argc - 1, argv + 1, err);
   }
-  if (!strcmp(name, "--version"))
-    buf_printf(&out, "strobe %s, templates %016" PRIx64 "\n", strobe_version(), templates_hash());
-  else if (!by_verb && (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")))
-    options_overview(verbs, N_VERBS, &out);
-  else
-    return unknown_verb(by_verb ? argv[2] : name, err);
+  const bool help = !strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help");
+  const bool version = !strcmp(name, "--version"), man = !strcmp(name, "--man");
+  if (by_verb && strcmp(argv[2], "help")) return unknown_verb(argv[2], err);
+  if (!help && !version && !man) return unknown_verb(name, err);
+  if (argc > 2 && !by_verb)
+    return fail(err, STROBE_INVALID, "%s: \"%s\" is one argument too many; it takes none", name,
+                quote(slice_of(argv[2])).text);
+  if (version) buf_printf(&out, "strobe %s, templates %016" PRIx64 "\n", strobe_version(), templates_hash());
+  if (help) options_overview(verbs, N_VERBS, &out);
+  if (man) options_man(verbs, N_VERBS, strobe_version(), &out);
   return cmd_print(&out, err);
 }
 

@@ -207,6 +207,7 @@ void options_help(const struct verb *v, struct buf *out) {
     help_row(row->letter, row->name, row->kind == OPT_FLAG ? NULL : row->value, row->about, out);
   }
   help_row('h', "help", NULL, "print this text", out);
+  if (v->more) buf_char(out, '\n'), v->more(out);
   buf_printf(out, "\nexit status: 0 done, 1 a check failed, 2 bad input or not supported here\n\nexample:\n%s\n",
              v->example);
 }
@@ -217,7 +218,8 @@ void options_overview(const struct verb *const *v, int n, struct buf *out) {
           "Strobe generates attention kernels: as C files to keep, or as machine code in this process.\n\nverbs:\n");
   for (int i = 0; i < n; i++) buf_printf(out, "  %-9s %s\n", v[i]->name, v[i]->about);
   buf_str(out, "\n  strobe VERB --help   the verb's options and a worked example\n"
-               "  strobe --version     version and template hash\n\n"
+               "  strobe --version     version and template hash\n"
+               "  strobe --man         the manual page, for man -l -\n\n"
                "example:\n"
                "  $ strobe emit d64:f32:causal --target avx512 -o third_party/attn\n"
                "  $ strobe bench d128:bf16:causal:b1h8q2048k2048\n");

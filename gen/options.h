@@ -43,10 +43,11 @@ struct command {
 
 struct verb {
   const char *name;
-  const char *operands; // as in the usage line: "PROBLEM..."
-  const char *about;    // one line
-  const char *details;  // paragraphs for --help
-  const char *example;  // a command and what it prints
+  const char *operands;          // as in the usage line: "PROBLEM..."
+  const char *about;             // one line
+  const char *details;           // paragraphs for --help
+  const char *example;           // a command and what it prints
+  void (*more)(struct buf *out); // appends tables to --help; NULL: none
   const struct option_row *rows;
   int n_rows;
   size_t options_size;
@@ -64,6 +65,8 @@ int options_parse(const struct verb *v, int argc, char **argv, void *options, st
 
 void options_help(const struct verb *v, struct buf *out);                   // one verb
 void options_overview(const struct verb *const *v, int n, struct buf *out); // the program
+// The manual page strobe(1), in the man macros of troff, from the same tables (gen/cmd_man.c).
+void options_man(const struct verb *const *v, int n, const char *version, struct buf *out);
 
 // Whole-text numbers; `what` names the value in the sentence ("--runs").
 int parse_integer(const char *what, const char *text, int64_t least, int64_t most, int64_t *out, struct error *err);

@@ -1,5 +1,7 @@
 #include "template_file.h"
 
+#include "scan.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,10 +139,11 @@ static int classify_directive(struct line *l, struct error *err) {
     l->len = (int)(end - p);
     return 0;
   }
-  return fail(
-      err, STROBE_INVALID,
-      "$%.*s is no directive: $for, $if, $elif, $else, $let, $assert, $include, $vreg, $block, $constants and $# are",
-      (int)(len > 40 ? 40 : len), start);
+  const char *names[sizeof directives / sizeof directives[0]];
+  for (size_t i = 0; i < sizeof directives / sizeof directives[0]; i++) names[i] = directives[i].name;
+  const struct slice name = {start, len};
+  return fail(err, STROBE_INVALID, "$%s is no directive; the nearest is $%s", quote(name).text,
+              nearest_name(name, names, sizeof directives / sizeof directives[0]));
 }
 
 static int classify(struct line *l, struct error *err) {

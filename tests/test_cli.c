@@ -12,98 +12,9 @@
 
 #include <cmocka.h>
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-static char binary[4096], dir[64];
-
-// ---- running ----
-
-struct outcome {
-  int code;
-  char out[65536], err[8192];
-};
-static struct outcome got;
-
-static void slurp(const char *path, char *text, size_t size) {
-  FILE *f = fopen(path, "rb");
-  assert_non_null(f);
-  text[fread(text, 1, size - 1, f)] = 0;
-  fclose(f);
-}
-
-// Splits at single blanks; runs in dir, so that file names can be short.
-static const struct outcome *strobe(const char *arguments) {
-  static char none[1];
-  char copy[2048], out[96], err[96], *argv[64] = {binary};
-  int n = 1;
-  snprintf(copy, sizeof copy, "%s", arguments);
-  for (char *word = strtok(copy, " "); word && n < 63; word = strtok(NULL, " "))
-    argv[n++] = !strcmp(word, "''") ? none : word;
-  snprintf(out, sizeof out, "%s.out", dir);
-  snprintf(err, sizeof err, "%s.err", dir);
-  fflush(NULL);
-  const pid_t child = fork();
-  assert_true(child >= 0);
-  if (!child) {
-    if (chdir(dir) || !freopen(out, "wb", stdout) || !freopen(err, "wb", stderr)) _exit(99);
-    execv(binary, argv);
-    _exit(98);
-  }
-  int status;
-  assert_int_equal(waitpid(child, &status, 0), child);
-  if (!WIFEXITED(status)) fail_msg("strobe %s: ended by signal %d", arguments, WTERMSIG(status));
-  got.code = WEXITSTATUS(status);
-  slurp(out, got.out, sizeof got.out);
-  slurp(err, got.err, sizeof got.err);
-  unlink(out);
-  unlink(err);
-  return &got;
-}
-
-static const struct outcome *works(const char *arguments) {
-  const struct outcome *o = strobe(arguments);
-  if (o->code) fail_msg("strobe %s: exit %d: %s", arguments, o->code, o->err);
-  return o;
-}
-
-static int entries(void) {
-  int n = 0;
-  DIR *d = opendir(dir);
-  assert_non_null(d);
-  for (struct dirent *e; (e = readdir(d));) n++;
-  closedir(d);
-  return n - 2;
-}
-
-// Exit 2, one line on standard error that begins with "strobe: " and holds every word, nothing on standard output, no
-// new file.
-static void refuses(const char *arguments, const char *word, const char *other) {
-  const int before = entries();
-  const struct outcome *o = strobe(arguments);
-  if (o->code != 2) fail_msg("strobe %s: exit %d, not 2; said: %s", arguments, o->code, o->err);
-  const char *newline = strchr(o->err, '\n');
-  if (strncmp(o->err, "strobe: ", 8) || !newline || newline[1])
-    fail_msg("strobe %s: not one sentence: %s", arguments, o->err);
-  if (!strstr(o->err, word)) fail_msg("strobe %s: \"%s\" is not in: %s", arguments, word, o->err);
-  if (!strstr(o->err, other)) fail_msg("strobe %s: \"%s\" is not in: %s", arguments, other, o->err);
-  if (*o->out) fail_msg("strobe %s: printed %s", arguments, o->out);
-  if (entries() != before) fail_msg("strobe %s: left a file behind", arguments);
-}
+#include "cli_run.h"
 
 // ---- files ----
-
-static const char *path_of(const char *name) {
-  static char path[128];
-  snprintf(path, sizeof path, "%s/%s", dir, name);
-  return path;
-}
 
 static void write_npy(const char *name, enum npy_type type, int rank, const int64_t *shape) {
   size_t n = 1;
@@ -125,8 +36,7 @@ static void write_file(const char *name, const char *data, size_t len) {
 
 static int make_files(void **state) {
   (void)state;
-  strcpy(dir, "/tmp/strobe-cli-XXXXXX");
-  if (!mkdtemp(dir)) return -1;
+  if (!make_directory()) return -1;
   const int64_t q[] = {1, 20, 4, 32}, k[] = {1, 30, 2, 32}, other[] = {1, 31, 2, 32}, wide[] = {1, 30, 2, 40},
                 three[] = {30, 2, 32};
   const int64_t heads[] = {1, 30, 3, 32}, batch[] = {2, 30, 2, 32};
@@ -152,13 +62,6 @@ static int make_files(void **state) {
   return 0;
 }
 
-static int remove_files(void **state) {
-  (void)state;
-  char command[96];
-  snprintf(command, sizeof command, "rm -rf %s", dir);
-  return system(command);
-}
-
 // ---- bad input ----
 
 struct bad {
@@ -175,6 +78,11 @@ static void bad_usage(void **state) {
       {"", "verb", "--help"},
       {"emti d64", "emti", "emit"},
       {"--frobnicate", "--frobnicate", "--help"},
+      {"-V", "-V", "--"},
+      {"help foo", "foo", "nearest"},
+      {"help run bench", "run", "too many"},
+      {"--version x", "x", "too many"},
+      {"--man 1", "1", "too many"},
       {"emit", "--target", "missing"},
       {"emit --target c99 -o .", "SPEC", "missing"},
       {"emit d64 d64 --target c99 -o .", "d64", "too many"},
@@ -198,7 +106,25 @@ static void bad_usage(void **state) {
       {"bench d64:q8k8 --json --csv", "--json", "--csv"},
       {"bench d64:q0k8", "d64:q0k8", "1 or more"},
       {"bench d64:q8k8 --layout bnh", "bnh", "bnhd"},
+      {"bench d64:q8k8 --threads 1025", "--threads", "last of them is the nearest"},
+      {"bench d64:q8k8 --jit --seed 3", "--seed", "--jit"},
+      {"bench d64:bf16:q8k8 --target sm90a --seed 3", "--seed", "CUDA"},
+      {"bench d64:q8k8 --jit --csv", "--jit", "--csv"},
+      {"verify --suite fast", "fast", "quick"},
+      {"verify --suite", "--suite", "quick|full"},
+      {"verify --suite quick d64:q8k8", "d64:q8k8", "--suite"},
+      {"verify d64:q8k8 --backend builtin --target c99", "builtin", "target"},
+      {"verify d64:q8k8 --backend reference --set stages=1", "reference", "set"},
+      {"verify d64:q8k8 --target c99 --backend cuda", "cuda", "c99"},
+      {"verify d64:q8k8 --target c99 --backend code", "code", "scalar"},
+      {"list --json --csv", "--json", "--csv"},
+      {"list --target avx521", "avx521", "avx512"},
+      {"list --runs 3", "--runs", "nearest"},
+      {"explain", "PROBLEM", "missing"},
+      {"explain d64:q8k8 d64:q9k9", "d64:q9k9", "too many"},
+      {"explain d64:q8k8 -t", "--target", "value"},
       {"doctor d64", "d64", "too many"},
+      {"doctor --jsno", "--jsno", "--json"},
   };
   REFUSE_ALL(table);
 }
@@ -221,6 +147,20 @@ static void bad_specs(void **state) {
       {"explain d64:h5/2", "heads", "h5/1"},
       {"explain d64:b9999999h9999999q9999999k9999999", "batch", "2^62"},
       {"verify d64:q8k8 d64:q8k8:zzz", "zzz", "nearest"},
+      {"list d64 d64:f23", "f23", "'f32' is the nearest"},
+      {"list e64", "e64", "d128"},
+      {"list --set block_q=1", "block_q", "block_m"},
+      {"list --set stages", "stages", "name=value"},
+      {"list --set stages=two", "two", "1 or 2"},
+      {"explain d0", "head_dim 0", "1 is the nearest"},
+      {"explain d64:", "empty", "d128:bf16"},
+      {"explain d64:bf16:f32", "f32", "once"},
+      {"explain d64:b1:b2", "b2", "once"},
+      {"explain d64:h2/4", "heads_kv 4", "h2/2"},
+      {"explain d64:h8/0", "heads_kv 0", "1 is the nearest"},
+      {"explain d64:q-1", "q-1", "without sign"},
+      {"explain d64:fp8", "fp8", "bf16"},
+      {"explain d64 --set head_dim=64", "head_dim", "block_m"},
       {"verify d64:q99999999999999k8", "q_len", "1099511627776"},
   };
   REFUSE_ALL(table);
@@ -311,11 +251,11 @@ static void a_full_disk(void **state) {
 
 static void help_has_a_worked_example(void **state) {
   (void)state;
-  static const char *const verbs[] = {"emit", "run", "verify", "bench", "explain", "doctor"};
+  static const char *const verbs[] = {"emit", "run", "verify", "bench", "list", "explain", "doctor"};
   assert_non_null(strstr(works("--version")->out, "strobe 0."));
   const struct outcome *o = works("--help");
-  for (int i = 0; i < 6; i++) assert_non_null(strstr(o->out, verbs[i]));
-  for (int i = 0; i < 6; i++) {
+  for (int i = 0; i < 7; i++) assert_non_null(strstr(o->out, verbs[i]));
+  for (int i = 0; i < 7; i++) {
     char arguments[32], example[32];
     snprintf(arguments, sizeof arguments, "%s --help", verbs[i]);
     snprintf(example, sizeof example, "$ strobe %s", verbs[i]);
@@ -406,14 +346,7 @@ static void verify_bench_explain_doctor(void **state) {
 
 int main(int argc, char **argv) {
   (void)argc;
-  const char *given = getenv("STROBE_BIN");
-  char beside[4096];
-  const char *slash = strrchr(argv[0], '/');
-  snprintf(beside, sizeof beside, "%.*s../strobe", slash ? (int)(slash + 1 - argv[0]) : 0, argv[0]);
-  if (!realpath(given ? given : beside, binary)) {
-    fprintf(stderr, "%s: not there; build it, or name it in STROBE_BIN\n", given ? given : beside);
-    return 1;
-  }
+  if (!find_binary(argv[0])) return 1;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(bad_usage),
       cmocka_unit_test(bad_specs),
@@ -427,5 +360,5 @@ int main(int argc, char **argv) {
       cmocka_unit_test(run_writes_both_outputs),
       cmocka_unit_test(verify_bench_explain_doctor),
   };
-  return cmocka_run_group_tests(tests, make_files, remove_files);
+  return cmocka_run_group_tests(tests, make_files, remove_directory);
 }

@@ -357,10 +357,8 @@ static void mistakes(void **state) {
       {"$include \"t\" x", "$include: unexpected 'x'"},
       {"$vreg bad", "the sink refuses"},
       {"$block a()\n  $block b()\n    @x", NULL},
-      {"$fo I in 0..1",
-       "$fo is no directive: $for, $if, $elif, $else, $let, $assert, $include, $vreg, $block, $constants and $# are"},
-      {"$ x",
-       "$ is no directive: $for, $if, $elif, $else, $let, $assert, $include, $vreg, $block, $constants and $# are"},
+      {"$fo I in 0..1", "$fo is no directive; the nearest is $for"},
+      {"$ x", "$ is no directive; the nearest is $if"},
       {"\tx", "a tab in the indentation: use blanks"},
       {"  \t", "a tab in the indentation: use blanks"},
   };

@@ -1,0 +1,238 @@
+// What the program prints: list and its reasons, JSON that parses, suites, seeds, the manual page, and what a terminal
+// gets that a pipe does not.
+#include "../gen/spec.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <pty.h>
+
+#include "cli_run.h"
+
+static bool there(const char *program) {
+  char command[96];
+  snprintf(command, sizeof command, "command -v %s > /dev/null", program);
+  return system(command) == 0;
+}
+
+static void keep(char *to, size_t size, const char *from) {
+  assert_true(strlen(from) < size);
+  strcpy(to, from);
+}
+
+// Runs a Python check, `d` being what strobe printed. True of programs that Python's parser takes.
+static void json_holds(const char *arguments, const char *check) {
+  char command[4096];
+  const struct outcome *o = strobe(arguments);
+  assert_true(o->code == 0 || o->code == 1);
+  FILE *f = fopen(path_of("it.json"), "wb");
+  assert_non_null(f);
+  assert_true(fputs(o->out, f) >= 0 && !fclose(f));
+  snprintf(command, sizeof command, "cd %s && python3 -c 'import json; d = json.load(open(\"it.json\")); assert %s'",
+           dir, check);
+  if (system(command)) fail_msg("strobe %s: not so: %s\n%.2000s", arguments, check, o->out);
+  unlink(path_of("it.json"));
+}
+
+static void json_parses(void **state) {
+  (void)state;
+  if (!there("python3")) {
+    print_message("could not check JSON: no python3\n");
+    skip();
+  }
+  json_holds("list --json", "len(d) >= 96 and all(r[\"feasible\"] == (r[\"reason\"] == \"\") == (r[\"config\"] is not "
+                            "None) == (r[\"instance\"] is not None) for r in d)");
+  json_holds("list d64:f32 d24:f16:b2h8/2q9k9 --json",
+             "{r[\"spec\"] for r in d} == {\"d64:f32\", \"d24:f16:b2h8/2q9k9\"}");
+  json_holds("verify d32:f32:b1h1q3k5 --json --kind normal --seed 42",
+             "d and all(r[\"ok\"] is True and r[\"seed\"] == 42 and \"--seed 42\" in r[\"reproduce\"] for r in d)");
+  json_holds("verify d32:f32:b1h1q3k0 --json --kind nan", "d and all(r[\"ok\"] is True for r in d)");
+  json_holds("explain d64:f32:causal --target c99 --json",
+             "d[\"target\"] == \"c99\" and d[\"config\"][\"block_n\"][\"from\"] == \"heuristic\" and d[\"phases\"]");
+  json_holds("doctor --json", "d[\"jit\"] in (True, False) and len(d[\"checks\"]) > 8 and all(set(c) == {\"check\", "
+                              "\"verdict\", \"detail\"} for c in d[\"checks\"])");
+  json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
+  json_holds("bench d32:f32:b1h1q16k16 --runs 1 --jit --json", "d[0][\"total_ms\"] >= 0");
+  json_holds("emit d32:f32 --target c99 -o out --json", "d[\"changed\"] is True");
+}
+
+// Every line says what config_resolve says.
+static void list_tells_why_not(void **state) {
+  (void)state;
+  static const char *const specs[] = {"d64:f32", "d63:bf16", "d64:f16:causal", "d72v64:f32", "d128:bf16:q=f32"};
+  for (int s = 0; s < 5; s++) {
+    char arguments[64];
+    snprintf(arguments, sizeof arguments, "list %s --set block_n=64,stages=1", specs[s]);
+    const struct outcome *o = works(arguments);
+    for (int t = 0; t < target_count; t++) {
+      struct problem p;
+      struct config c;
+      struct error err = {0};
+      char line[32];
+      assert_int_equal(problem_parse(specs[s], &p, NULL), 0);
+      config_clear(&c);
+      assert_int_equal(config_parse("block_n=64,stages=1", &c, NULL), 0);
+      const bool bad = config_resolve(&p.spec, &target_table[t], &p, &c, &err);
+      snprintf(line, sizeof line, "\n%s ", target_table[t].name);
+      const char *at = strstr(o->out, line), *end = at ? strchr(at + 1, '\n') : NULL;
+      if (!end) fail_msg("%s: no line for %s in %s", arguments, target_table[t].name, o->out);
+      const char *want = bad ? err.text : "block_n=64,", *found = strstr(at, want);
+      if (!found || found > end) fail_msg("%s: \"%s\" is not in %.*s", arguments, want, (int)(end - at), at);
+    }
+  }
+}
+
+static void list_has_the_whole_grid(void **state) {
+  (void)state;
+  const struct outcome *o = works("list --csv");
+  static const char header[] = "target,spec,feasible,here,\"config, or why not\"\n";
+  assert_memory_equal(o->out, header, sizeof header - 1);
+  int lines = 0;
+  for (const char *c = o->out; (c = strchr(c, '\n')); c++) lines++;
+  assert_true((lines - 1) % target_count == 0 && lines - 1 >= 60 * target_count);
+  const int all = (lines - 1) / target_count;
+  o = works("list --target c99 --csv");
+  lines = 0;
+  for (const char *c = o->out; (c = strchr(c, '\n')); c++) lines++;
+  assert_int_equal(lines - 1, all);
+}
+
+static void the_quick_suite_passes(void **state) {
+  (void)state;
+  const struct outcome *o = works("verify --suite quick");
+  if (!strstr(o->out, " passed, 0 failed")) fail_msg("%s", o->out);
+  char help[8192], problem[80];
+  keep(help, sizeof help, works("verify --help")->out);
+  const char *at = strstr(help, "problems of --suite quick:\n"), *end = strstr(help, "--suite full takes");
+  assert_true(at && end);
+  o = works("verify --suite quick --backend reference --kind zeros");
+  for (at = strchr(at, '\n') + 1; at < end; at = strchr(at, '\n') + 1) { // run, or named in a note
+    assert_int_equal(sscanf(at, " %79s", problem), 1);
+    struct problem p;
+    struct buf text = {0};
+    assert_int_equal(problem_parse(problem, &p, NULL), 0);
+    assert_int_equal(problem_complete(&p, NULL), 0);
+    problem_print(&p, &text);
+    if (!strstr(o->out, problem) && !strstr(o->out, text.data)) fail_msg("%s is not in %s", problem, o->out);
+    buf_free(&text);
+  }
+}
+
+static void seeds_change_the_inputs(void **state) {
+  (void)state;
+  char first[2048], second[2048];
+  static const char seven[] = "verify d32:f32:b1h1q9k9 --kind normal --backend reference --layout bnhd --seed 7";
+  keep(first, sizeof first, works(seven)->out);
+  keep(second, sizeof second, works(seven)->out);
+  assert_string_equal(first, second);
+  assert_string_not_equal(
+      first, works("verify d32:f32:b1h1q9k9 --kind normal --backend reference --layout bnhd --seed 8")->out);
+}
+
+// Every option of every --help is in the manual page, which troff takes without a word.
+static void the_manual_has_every_option(void **state) {
+  (void)state;
+  static char man[100000];
+  static const char *const verbs[] = {"emit", "run", "verify", "bench", "list", "explain", "doctor"};
+  keep(man, sizeof man, works("--man")->out);
+  assert_true(strlen(man) > 5000 && strlen(man) < sizeof man - 1);
+  for (int v = 0; v < 7; v++) {
+    char text[64], option[40], word[80];
+    snprintf(text, sizeof text, ".SS strobe %s\n", verbs[v]);
+    const char *section = strstr(man, text), *end = section ? strstr(section, "Example:") : NULL;
+    assert_non_null(end);
+    snprintf(text, sizeof text, "%s --help", verbs[v]);
+    int options = 0;
+    for (const char *at = works(text)->out; (at = strstr(at, " --")); at++) {
+      if (at[-1] != ' ' && at[-1] != ',') continue; // in a sentence
+      if (sscanf(at, " --%39[a-z-]", option) != 1 || !strcmp(option, "help")) continue;
+      int n = snprintf(word, sizeof word, "\\fB\\-\\-");
+      for (const char *c = option; *c; c++)
+        n += snprintf(word + n, sizeof word - (size_t)n, *c == '-' ? "\\-" : "%c", *c);
+      const char *found = strstr(section, word);
+      if (!found || found > end) fail_msg("%s of %s is not in the manual page", option, verbs[v]);
+      options++;
+    }
+    assert_true(options >= 1);
+  }
+  FILE *f = fopen(path_of("strobe.1"), "wb");
+  assert_non_null(f);
+  assert_true(fputs(man, f) >= 0 && !fclose(f));
+  char command[400];
+  snprintf(command, sizeof command, "groff -man -Tutf8 -ww -z %s > %s/groff.txt 2>&1 && test ! -s %s/groff.txt",
+           path_of("strobe.1"), dir, dir);
+  if (!there("groff")) print_message("could not check the manual page: no groff\n");
+  if (there("groff")) assert_int_equal(system(command), 0);
+}
+
+// ---- a terminal ----
+
+// Runs strobe with standard output and error on a pseudo-terminal; what it wrote is in got.out.
+static void on_terminal(const char *arguments) {
+  char copy[256], *argv[32] = {binary};
+  int n = 1, terminal, status;
+  snprintf(copy, sizeof copy, "%s", arguments);
+  for (char *word = strtok(copy, " "); word && n < 31; word = strtok(NULL, " ")) argv[n++] = word;
+  fflush(NULL);
+  const pid_t child = forkpty(&terminal, NULL, NULL, NULL);
+  assert_true(child >= 0);
+  if (!child) {
+    execv(binary, argv);
+    _exit(98);
+  }
+  size_t len = 0;
+  for (ssize_t r; (r = read(terminal, got.out + len, sizeof got.out - 1 - len)) > 0;) len += (size_t)r;
+  got.out[len] = 0;
+  close(terminal);
+  assert_int_equal(waitpid(child, &status, 0), child);
+  assert_true(WIFEXITED(status));
+}
+
+static void colours_only_on_a_terminal(void **state) {
+  (void)state;
+  unsetenv("NO_COLOR");
+  assert_null(strstr(works("list d64")->out, "\033["));
+  on_terminal("list d64");
+  assert_non_null(strstr(got.out, "\033["));
+  setenv("NO_COLOR", "1", 1);
+  on_terminal("list d64");
+  assert_null(strstr(got.out, "\033["));
+  assert_non_null(strstr(got.out, "block_m="));
+  unsetenv("NO_COLOR");
+}
+
+static void progress_only_on_a_terminal(void **state) {
+  (void)state;
+  static const char slow[] = "bench d32:f32:b1h1q16k16 --runs 35", wipe[] = "\r\033[K";
+  assert_string_equal(works(slow)->err, "");
+  on_terminal(slow);
+  assert_non_null(strstr(got.out, wipe));
+  assert_non_null(strstr(got.out, "of 35"));
+  on_terminal("bench d32:f32:b1h1q16k16 --runs 1"); // well under a second
+  assert_null(strstr(got.out, wipe));
+}
+
+static int begin(void **state) {
+  (void)state;
+  return make_directory() ? 0 : -1;
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  if (!find_binary(argv[0])) return 1;
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(json_parses),
+      cmocka_unit_test(list_tells_why_not),
+      cmocka_unit_test(list_has_the_whole_grid),
+      cmocka_unit_test(the_quick_suite_passes),
+      cmocka_unit_test(seeds_change_the_inputs),
+      cmocka_unit_test(the_manual_has_every_option),
+      cmocka_unit_test(colours_only_on_a_terminal),
+      cmocka_unit_test(progress_only_on_a_terminal),
+  };
+  return cmocka_run_group_tests(tests, begin, remove_directory);
+}
