@@ -44,14 +44,19 @@ static void defaults(void *options) {
   o->seed = NO_SEED;
 }
 
-enum { DECODE_ROWS = 8 };                          // up to this many query rows a kernel is held against reading
+enum {
+  DECODE_ROWS = 16, // up to this many query rows a kernel is held against reading
+  MOST_COPIES = 512
+};
+static const double cold_bytes = 256e6;            // read before a tensor is read again, if it is held against reading
 static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the probe on either side of it
 
 // One problem: its tensors, plan, and what was measured.
 struct bench_case {
   struct problem problem;
   const struct target *target; // what the peak is of
-  struct tensors tensors;
+  struct tensors *tensors; // copies of one set, taken in turn: a decode step finds K and V in memory, not in a cache
+  int64_t copies, next;
   strobe_plan *plan;
   struct strobe_plan_info info;
   void *workspace;
@@ -106,11 +111,14 @@ static double peak_of(const struct bench_case *c, int threads) {
   return sum;
 }
 
-static int burst(const struct bench_case *c, int64_t repeats, double *seconds, struct error *err) {
-  const struct strobe_io io = cmd_io(&c->tensors.args, c->workspace);
+static int burst(struct bench_case *c, int64_t repeats, double *seconds, struct error *err) {
   int status = STROBE_OK;
   const double start = probe_clock();
-  for (int64_t i = 0; i < repeats && !status; i++) status = strobe_execute(c->plan, &io);
+  for (int64_t i = 0; i < repeats && !status; i++) {
+    const struct strobe_io io = cmd_io(&c->tensors[c->next].args, c->workspace);
+    c->next = (c->next + 1) % c->copies;
+    status = strobe_execute(c->plan, &io);
+  }
   *seconds = (probe_clock() - start) / (double)repeats;
   return cmd_api_error((enum strobe_status)status, err);
 }
@@ -122,10 +130,27 @@ static uint64_t seed_of(const struct bench_options *o) { return o->seed == NO_SE
 static int make_readers(struct bench_case *c, int threads, struct error *err) {
   c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
   if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
-  // As much as the kernel reads, so that both find it in the same cache, or in none.
-  const size_t bytes = (size_t)(least_bytes(&c->problem) / threads) + 1;
+  // As much as the kernel reads in a turn of the copies, so that both find it in the same cache, or in none.
+  const size_t bytes = (size_t)(least_bytes(&c->problem) * (double)c->copies / threads) + 1;
   int status = 0;
   for (int i = 0; i < threads && !status; i++) status = probe_reader_create(bytes, 2, &c->readers[i], err);
+  return status;
+}
+
+static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed, struct error *err) {
+  const bool cold = c->problem.q_len <= DECODE_ROWS;
+  const double copies = cold ? cold_bytes / least_bytes(&c->problem) + 1 : 1;
+  c->copies = copies > MOST_COPIES ? MOST_COPIES : (int64_t)copies;
+  c->tensors = calloc((size_t)c->copies, sizeof *c->tensors);
+  if (!c->tensors) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
+  int status = 0;
+  for (int64_t i = 0; i < c->copies && !status; i++) {
+    struct tensors *t = &c->tensors[i];
+    status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, t, err);
+    if (!status && !i) status = inputs_fill(&c->problem.spec, &t->args, input_kind_find("normal"), seed, err);
+    for (int part = TENSOR_Q; part <= TENSOR_V && i && !status; part++)
+      memcpy(t->memory[part], c->tensors->memory[part], t->bytes[part]);
+  }
   return status;
 }
 
@@ -142,8 +167,7 @@ static int set_up(struct bench *b, struct bench_case *c, const char *text, struc
       .problem = &c->problem, .target = o->target, .config = o->set, .backend = cmd_backend_name(o->backend)};
   if (!status) status = cmd_plan(b->ctx, &request, &c->plan, &c->info, err);
   const enum layout layout = o->layout ? (enum layout)(o->layout - 1) : LAYOUT_BNHD;
-  if (!status) status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, &c->tensors, err);
-  if (!status) status = inputs_fill(&c->problem.spec, &c->tensors.args, input_kind_find("normal"), seed_of(o), err);
+  if (!status) status = make_tensors(c, layout, seed_of(o), err);
   if (status) return status;
   c->workspace = aligned_alloc(64, (strobe_workspace_bytes(c->plan) + 64) / 64 * 64);
   c->seconds = calloc((size_t)o->runs, 3 * sizeof *c->seconds);
@@ -152,7 +176,7 @@ static int set_up(struct bench *b, struct bench_case *c, const char *text, struc
   c->ratio = c->peak + o->runs;
   if (c->problem.q_len <= DECODE_ROWS) status = make_readers(c, (int)o->threads, err);
   double once = 0;
-  if (!status) status = burst(c, 1, &once, err); // touches every page
+  for (int64_t i = 0; i < c->copies && !status; i++) status = burst(c, 1, &once, err); // touches every page
   if (!status) status = burst(c, 1, &once, err);
   c->repeats = once < burst_s ? (int64_t)(burst_s / (once > 1e-7 ? once : 1e-7)) + 1 : 1;
   return status;
@@ -164,7 +188,8 @@ static void tear_down(struct bench *b) {
     for (int64_t t = 0; c->readers && t < b->opt->threads; t++) probe_reader_free(c->readers[t]);
     free(c->readers);
     strobe_plan_destroy(c->plan);
-    tensors_free(&c->tensors);
+    for (int64_t t = 0; c->tensors && t < c->copies; t++) tensors_free(&c->tensors[t]);
+    free(c->tensors);
     free(c->workspace);
     free(c->seconds);
   }
@@ -317,10 +342,11 @@ const struct verb verb_bench = {
     .name = "bench",
     .operands = "PROBLEM...",
     .about = "time kernels, each beside the peak that this machine reaches at that moment",
-    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 8 query rows, of "
-               "reads as many bytes\n"
-               "long as the kernel's. percent is the median over runs of rate / peak beside it; spread is (slowest - "
-               "fastest) / median.",
+    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 16 query rows, "
+               "of reads. Then the\n"
+               "kernel takes copies of its tensors in turn, 256 MB of them, and the reads go over as much. percent is "
+               "the median\n"
+               "over runs of rate / peak beside it; spread is (slowest - fastest) / median.",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

@@ -42,6 +42,7 @@ const struct vop vop_table[] = {
     {"fma_if", "xkrs", "if ($1) $0.f += $2.f * $3.f", true},
     {"dot_if", "xkrs", "if ($1) $0.f += pair_dot($2.u, $3.u)", true},
     {"prefetch", "m", "", false},
+    {"prefetch_l2", "m", "", false}, // soon, but not that soon: into the second-level cache
     {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read
     // Horizontal sums: log2(lanes) folds of `lanes` vectors leave the sum of each in a lane of its own.
     {"fold8", "drr", "call:fold($0, $1, $2, 8)", false}, // sums of the halves of b, then of c

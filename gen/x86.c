@@ -56,6 +56,7 @@ static const struct mnemonic {
     {"vpunpcklwd", ID(VPUNPCKLWD), true, 64},
     {"vpunpckhwd", ID(VPUNPCKHWD), true, 64},
     {"prefetcht0", ID(PREFETCHT0), false, 1},
+    {"prefetcht1", ID(PREFETCHT1), false, 1},
     {"mov", ID(MOV), false, 8},
     {"imul", ID(IMUL), false, 8},
     {"add", ID(ADD), false, 8},

@@ -15,6 +15,7 @@ $let unit = lanes * pair
 $let keys = 16
 $let q_pitch = ceil_div(head_dim, unit) * unit
 $let o_pitch = ceil_div(head_dim_v, unit) * unit
+$let ahead_param = !prefetch ? "" : kv_type == "bf16" ? ", const unsigned short *a0" : ", const float *a0"
 $# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
 $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
@@ -40,19 +41,19 @@ $for TM in 0..3
   $let kn = lanes / tm
   $let is_first = quads ? tm == 4 : tm == rest
   $if is_first || tm == rest
-    $if is_first && prefetch
-      $include "cpu/decode_qk.inc" with ahead = 1
+    $if is_first
+      $include "cpu/decode_qk.inc" with stream = 1
 
-    $if !(is_first && prefetch) || (tm == 4 && quads > 1)
-      $include "cpu/decode_qk.inc" with ahead = 0
+    $if !is_first || (tm == 4 && quads > 1)
+      $include "cpu/decode_qk.inc" with stream = 0
 
     $include "cpu/decode_softmax.inc"
 
-    $if is_first && prefetch
-      $include "cpu/decode_pv.inc" with ahead = 1
+    $if is_first
+      $include "cpu/decode_pv.inc" with stream = 1
 
-    $if !(is_first && prefetch) || (tm == 4 && quads > 1)
-      $include "cpu/decode_pv.inc" with ahead = 0
+    $if !is_first || (tm == 4 && quads > 1)
+      $include "cpu/decode_pv.inc" with stream = 0
 
 $# The keys after the last whole block of 16, and those that not all rows see: row by row.
 $include "cpu/decode_qk_edge.inc"
