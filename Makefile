@@ -94,9 +94,52 @@ $(BUILD)/libstrobe.a: $(LIB_OBJ) runtime/strobe.map
 	  $(BUILD)/libstrobe.o
 	@rm -f $@ $(BUILD)/libstrobe.all.o && ar rcs $@ $(BUILD)/libstrobe.o
 all: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
-$(BUILD)/tests/test_library: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
+$(BUILD)/tests/test_library $(BUILD)/tests/test_install: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 -include $(BUILD)/gen/builtin_gen.d
 # ---- end: compiled-in kernels and the library ----------------------------------------------------------------------------
+
+# ---- begin: installation -------------------------------------------------------------------------------------------------
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+VERSION := $(shell sed -n 's/^\#define STROBE_VERSION "\(.*\)"/\1/p' runtime/strobe.h)
+INSTALL ?= install
+INSTALLED := $(BINDIR)/strobe $(LIBDIR)/libstrobe.a $(LIBDIR)/libstrobe.so.0 $(LIBDIR)/libstrobe.so $(INCLUDEDIR)/strobe.h \
+  $(LIBDIR)/pkgconfig/strobe.pc $(MANDIR)/man1/strobe.1
+
+$(BUILD)/strobe.1: $(BUILD)/strobe
+	@$(BUILD)/strobe --man > $@.tmp && mv $@.tmp $@
+all: $(BUILD)/strobe.1
+$(BUILD)/tests/test_install: $(BUILD)/strobe.1
+
+# What a program needs besides libstrobe.a is what the shared library says that it needs.
+define PC
+prefix=$(PREFIX)
+libdir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))
+includedir=$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))
+
+Name: strobe
+Description: Attention kernels, generated and compiled in process
+Version: $(VERSION)
+Libs: -L$${libdir} -lstrobe
+Libs.private: $(shell readelf -d $(BUILD)/libstrobe.so 2>/dev/null | sed -n 's/.*(NEEDED).*\[lib\(.*\)\.so\..*\]/-l\1/p' | grep -vx -e -lc)
+Cflags: -I$${includedir}
+endef
+install: all
+	@$(INSTALL) -d $(addprefix $(DESTDIR),$(sort $(dir $(INSTALLED))))
+	@$(INSTALL) -m 755 $(BUILD)/strobe $(DESTDIR)$(BINDIR)/strobe
+	@$(INSTALL) -m 644 $(BUILD)/libstrobe.a $(BUILD)/libstrobe.so.0 $(DESTDIR)$(LIBDIR)
+	@ln -sf libstrobe.so.0 $(DESTDIR)$(LIBDIR)/libstrobe.so
+	@$(INSTALL) -m 644 runtime/strobe.h $(DESTDIR)$(INCLUDEDIR)/strobe.h
+	@$(INSTALL) -m 644 $(BUILD)/strobe.1 $(DESTDIR)$(MANDIR)/man1/strobe.1
+	$(file >$(BUILD)/strobe.pc,$(PC))
+	@$(INSTALL) -m 644 $(BUILD)/strobe.pc $(DESTDIR)$(LIBDIR)/pkgconfig/strobe.pc
+	@printf '  INSTALL %s\n' $(INSTALLED:%=$(DESTDIR)%)
+uninstall:
+	rm -f $(INSTALLED:%=$(DESTDIR)%)
+# ---- end: installation ---------------------------------------------------------------------------------------------------
 
 # ---- begin: tests and packages -------------------------------------------------------------------------------------------
 # Debian packages, and a file of each that tells whether it is there.
@@ -144,6 +187,7 @@ help:
 	@echo "make check         install what is missing, build, and pass all tests"
 	@echo "make fuzz N=100000 mutate the inputs of every parser, under ASan and UBSan"
 	@echo "make tsan          the tests with threads, under ThreadSanitizer"
+	@echo "make install       to PREFIX=$(PREFIX) (BINDIR, LIBDIR, INCLUDEDIR, MANDIR), below DESTDIR; make uninstall"
 	@echo "make clean         remove the build directories"
 	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
 	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"
@@ -164,4 +208,4 @@ demo: deps
 
 -include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
 .DELETE_ON_ERROR:
-.PHONY: all check clean demo deps fuzz fuzz-run help tests tsan tsan-build
+.PHONY: all check clean demo deps fuzz fuzz-run help install tests uninstall tsan tsan-build

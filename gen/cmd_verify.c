@@ -32,7 +32,7 @@ enum { N_QUICK = sizeof quick / sizeof *quick, PAD = 3 };
 
 // A backend that runs plain loops would need minutes for what the others do in seconds: above this many floating-point
 // operations it gets the first kind only, unless kinds or backends were asked for.
-static const double slow_flops = 2e9;
+static const double slow_flops = 2e9, slow_flops_of_suite = 2e7;
 
 // ---- one case ----
 
@@ -69,7 +69,9 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
   struct config config;
   config_clear(&config);
   int status = *info->config ? config_parse(info->config, &config, err) : 0;
-  const bool cut = strcmp(on->backend, "code") && problem_flops(p) > slow_flops && !s->opt->kind && !s->opt->backend;
+  const bool cut = strcmp(on->backend, "code") &&
+                   problem_flops(p) > (s->opt->suite ? slow_flops_of_suite : slow_flops) && !s->opt->kind &&
+                   !s->opt->backend;
   int kinds = 0;
   verify_group_begin(s);
   for (int k = 0; k < input_kind_count && !status; k++) {
