@@ -109,7 +109,7 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .v = v,
                           .q_len = p->q_len,
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
-                          .bf16 = i->spec.kv == DT_BF16,
+                          .bf16 = spec_pairs(&i->spec, i->target),
                           .one_tile = p->q_len <= v[CFG_BLOCK_M]};
   if (!config_is_decode(&i->config) || !decode_reason(&f, field, out)) reasons[field](&f, out);
 }

@@ -209,7 +209,7 @@ static void settle_dtypes(struct parser *ps) {
   s->q = (enum dtype)q;
   s->kv = (enum dtype)(d[KEY_KV] >= 0 ? d[KEY_KV] : fallback);
   s->o = (enum dtype)(d[KEY_O] >= 0 ? d[KEY_O] : ps->plain >= 0 ? ps->plain : q);
-  s->p = s->kv;
+  s->p = spec_p(s);
   s->acc = DT_F32;
 }
 

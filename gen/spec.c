@@ -2,9 +2,9 @@
 #include "scan.h"
 
 const struct dtype_info dtype_table[DT_COUNT] = {
-    [DT_F32] = {"f32", 4, 0x1p-24},
-    [DT_BF16] = {"bf16", 2, 0x1p-8},
-    [DT_F16] = {"f16", 2, 0x1p-11},
+    [DT_F32] = {"f32", 4, 0x1p-24, 0x1p-150, 0x1.ffffffp127},
+    [DT_BF16] = {"bf16", 2, 0x1p-8, 0x1p-126, 0x1.ffp127},
+    [DT_F16] = {"f16", 2, 0x1p-11, 0x1p-25, 0x1.ffep15},
 };
 const char *const op_names[] = {[OP_ATTN_FWD] = "attn_fwd"};
 const char *const mask_names[MASK_COUNT] = {
@@ -23,16 +23,11 @@ void spec_print(const struct spec *s, struct buf *out) {
 
 // ---- what this version has kernels for ----
 
-// Combinations of dtypes, per family; a row that needs bf16_dot holds only on targets that have it.
+// Combinations of dtypes that CUDA kernels have. CPU kernels take any of each: what the target can't multiply is
+// widened to f32.
 static const struct dtype_row {
-  enum target_family family;
   enum dtype q, kv, o;
-  bool needs_bf16_dot;
-} dtype_rows[] = {
-    {FAMILY_CPU, DT_F32, DT_F32, DT_F32, false},  {FAMILY_CPU, DT_BF16, DT_BF16, DT_BF16, true},
-    {FAMILY_CPU, DT_BF16, DT_BF16, DT_F32, true}, {FAMILY_CUDA, DT_BF16, DT_BF16, DT_BF16, false},
-    {FAMILY_CUDA, DT_F16, DT_F16, DT_F16, false},
-};
+} cuda_dtypes[] = {{DT_BF16, DT_BF16, DT_BF16}, {DT_F16, DT_F16, DT_F16}};
 
 // Head dimensions, per family: multiples of step in lo..hi; same_v: head_dim_v must equal head_dim.
 static const struct head_dim_row {
@@ -45,66 +40,30 @@ static const struct head_dim_row {
 };
 
 enum {
-  N_DTYPE_ROWS = sizeof dtype_rows / sizeof *dtype_rows,
+  N_CUDA_DTYPES = sizeof cuda_dtypes / sizeof *cuda_dtypes,
   N_DIM_ROWS = sizeof head_dim_rows / sizeof *head_dim_rows
 };
 
-static bool dtype_row_holds(const struct dtype_row *r, const struct target *t) {
-  return r->family == t->family && (t->bf16_dot || !r->needs_bf16_dot);
-}
+enum dtype spec_p(const struct spec *s) { return s->q == s->kv ? s->kv : DT_F32; }
 
-static const struct dtype_row *find_dtypes(const struct spec *s, const struct target *t) {
-  for (int i = 0; i < N_DTYPE_ROWS; i++) {
-    const struct dtype_row *r = &dtype_rows[i];
-    if (dtype_row_holds(r, t) && r->q == s->q && r->kv == s->kv && r->o == s->o) return r;
-  }
-  return NULL;
-}
-
-// "f32, bf16, q=bf16,kv=bf16,o=f32": the combinations that t can do.
-static void list_dtypes(const struct target *t, struct buf *list) {
-  for (int i = 0; i < N_DTYPE_ROWS; i++) {
-    const struct dtype_row *r = &dtype_rows[i];
-    if (!dtype_row_holds(r, t)) continue;
-    if (list->len) buf_str(list, ", ");
-    if (r->q == r->kv && r->q == r->o)
-      buf_str(list, dtype_table[r->q].name);
-    else
-      buf_printf(list, "q=%s,kv=%s,o=%s", dtype_table[r->q].name, dtype_table[r->kv].name, dtype_table[r->o].name);
-  }
-}
-
-// Targets that can do these dtypes, for the sentence that refuses them on another.
-static void list_targets(const struct spec *s, struct buf *list) {
-  for (int i = 0; i < target_count; i++) {
-    if (!find_dtypes(s, &target_table[i])) continue;
-    if (list->len) buf_str(list, " or ");
-    buf_str(list, target_table[i].name);
-  }
+static bool has_dtypes(const struct spec *s, const struct target *t) {
+  for (int i = 0; i < N_CUDA_DTYPES && t->family == FAMILY_CUDA; i++)
+    if (cuda_dtypes[i].q == s->q && cuda_dtypes[i].kv == s->kv && cuda_dtypes[i].o == s->o) return true;
+  return t->family != FAMILY_CUDA;
 }
 
 static int refuse_dtypes(const struct spec *s, const struct target *t, struct error *err) {
   struct spec shown = *s;
   shown.mask = MASK_FULL;
-  struct buf given = {0}, allowed = {0}, elsewhere = {0};
+  struct buf given = {0};
   spec_print(&shown, &given);
-  list_dtypes(t, &allowed);
-  list_targets(s, &elsewhere);
-  bool half = s->q == DT_F16 || s->kv == DT_F16 || s->o == DT_F16;
-  const char *have = allowed.len ? allowed.data : "no dtype";
-  bool failed = given.failed || allowed.failed || elsewhere.failed;
-  int status;
-  if (failed)
-    status = fail(err, STROBE_NO_MEMORY, "out of memory while checking dtypes");
-  else if (elsewhere.len)
-    status = fail(err, STROBE_UNSUPPORTED, "%s on %s: this target can do %s; target %s can do what you asked for",
-                  given.data, t->name, have, elsewhere.data);
-  else
-    status = fail(err, STROBE_UNSUPPORTED, "%s on %s: %s; %s can do %s", given.data, t->name,
-                  half ? "f16 is not supported in this version, use bf16 or f32"
-                       : "this combination of q, kv and o dtypes is not supported in this version",
-                  t->name, have);
-  buf_free(&given), buf_free(&allowed), buf_free(&elsewhere);
+  int status = given.failed
+                   ? fail(err, STROBE_NO_MEMORY, "out of memory while checking dtypes")
+                   : fail(err, STROBE_UNSUPPORTED,
+                          "%s on %s: this target can do bf16 or f16 for q, kv and o alike; the CPU targets can "
+                          "do what you asked for",
+                          given.data, t->name);
+  buf_free(&given);
   return status;
 }
 
@@ -135,9 +94,9 @@ static int check_head_dims(const struct spec *s, const struct target *t, struct 
 
 int spec_supported(const struct spec *s, const struct target *t, struct error *err) {
   if (s->op != OP_ATTN_FWD) return fail(err, STROBE_UNSUPPORTED, "op %d: must be attn_fwd", (int)s->op);
-  if (!find_dtypes(s, t)) return refuse_dtypes(s, t, err);
-  if (s->p != s->kv || s->acc != DT_F32)
-    return fail(err, STROBE_UNSUPPORTED, "p %s, acc %s: p must be kv's dtype (%s) and acc f32", dtype_table[s->p].name,
-                dtype_table[s->acc].name, dtype_table[s->kv].name);
+  if (!has_dtypes(s, t)) return refuse_dtypes(s, t, err);
+  if (s->p != spec_p(s) || s->acc != DT_F32)
+    return fail(err, STROBE_UNSUPPORTED, "p %s, acc %s: p must be %s and acc f32", dtype_table[s->p].name,
+                dtype_table[s->acc].name, dtype_table[spec_p(s)].name);
   return check_head_dims(s, t, err);
 }

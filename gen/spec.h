@@ -17,7 +17,9 @@ enum mask { MASK_FULL, MASK_CAUSAL, MASK_CAUSAL_TOP_LEFT };
 struct dtype_info {
   const char *name;
   int bytes;
-  double eps; // unit roundoff: half an ulp at 1
+  double eps;  // unit roundoff: half an ulp at 1
+  double half; // half the smallest number: rounding below the normal range is off by up to this, or flushes to zero
+  double over; // magnitudes from here on round to infinity
 };
 extern const struct dtype_info dtype_table[DT_COUNT];
 extern const char *const op_names[];             // "attn_fwd"
@@ -27,7 +29,7 @@ struct spec {
   enum op op;
   int head_dim, head_dim_v;
   enum dtype q, kv, o;
-  enum dtype p;   // P as the second GEMM reads it: follows kv
+  enum dtype p;   // P as the second GEMM reads it, or better: spec_p()
   enum dtype acc; // always f32 today
   enum mask mask;
 };
@@ -61,21 +63,21 @@ const struct target *target_find(const char *name); // NULL: no such target
 
 // One row per field in config_fields[]; a target's family says which apply.
 enum config_field {
-  CFG_BLOCK_M, // query rows of a tile; lanes = queries, so a multiple of the lanes
-  CFG_BLOCK_N, // key rows of a KV block: one running maximum, one rescale per block
-  CFG_TILE_N,  // key rows (QK) or head_dim_v columns (PV) of a register tile
-  CFG_STAGES,  // 1: QK, softmax, PV in turn; 2: softmax of block j interleaved with QK of block j + 1
-  CFG_UNROLL,  // head_dim steps of QK that are straight-line code; a divisor of k_width (0 on input = auto, -2 = full)
-  CFG_EXP,     // enum exp_kind
-  CFG_PREFETCH,   // K and V rows ahead that are prefetched by software; 0: none
-  CFG_PACK_K,     // 1: K copied to contiguous rows first; 0: read in place
-  CFG_PACK_V,     // likewise; pairs of rows are always packed, interleaved
-  CFG_KERNEL,     // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
-  CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
-  CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
-  CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
-  CFG_FLAT,       // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
-  CFG_SOFTMAX,    // enum softmax_kind
+  CFG_BLOCK_M,  // query rows of a tile; lanes = queries, so a multiple of the lanes
+  CFG_BLOCK_N,  // key rows of a KV block: one running maximum, one rescale per block
+  CFG_TILE_N,   // key rows (QK) or head_dim_v columns (PV) of a register tile
+  CFG_STAGES,   // 1: QK, softmax, PV in turn; 2: softmax of block j interleaved with QK of block j + 1
+  CFG_UNROLL,   // head_dim steps of QK that are straight-line code; a divisor of k_width (0 on input = auto, -2 = full)
+  CFG_EXP,      // enum exp_kind
+  CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
+  CFG_PACK_K,   // 1: K copied to contiguous rows first; 0: read in place
+  CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
+  CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
+  CFG_Q_STAGES, // CUDA: Q tiles in shared memory
+  CFG_PINGPONG, // warpgroups take turns to issue their GEMMs
+  CFG_OVERLAP,  // within a warpgroup, softmax of block j runs under PV of block j + 1
+  CFG_FLAT,     // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
+  CFG_SOFTMAX,  // enum softmax_kind
   CFG_HEAVY_KEYS, // O is divided by the sum of P as rounded for keys that outweigh the rest
   CFG_Q_REGS,     // Q as wgmma's register operand
   CFG_O_TMA,      // O leaves through shared memory and a TMA store; 0: from registers
@@ -164,6 +166,8 @@ void spec_print(const struct spec *s, struct buf *out);
 // Sizes of a problem that are still -1 get: batch 1, heads 1, heads_kv = heads, kv_len = q_len; q_len 1024. Then checks
 // sizes and products.
 int problem_complete(struct problem *p, struct error *err);
+// kv's dtype if q has the same, else f32.
+enum dtype spec_p(const struct spec *s);
 // Refuses what the target can't do with the spec (dtype, head_dim); the sentence names the nearest that works.
 int spec_supported(const struct spec *s, const struct target *t, struct error *err);
 

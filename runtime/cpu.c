@@ -41,7 +41,7 @@ bool cpu_has_target(const struct target *t) {
 
 // c99's lanes are those of an array, not of the machine: it comes last.
 static int rank(const struct target *t, const struct spec *s) {
-  return t->vregs == 0 ? 0 : 2 * t->lanes + (t->bf16_dot && s->kv == DT_BF16);
+  return t->vregs == 0 ? 0 : 2 * t->lanes + spec_pairs(s, t);
 }
 
 const struct target *cpu_best_target(const struct spec *s) {

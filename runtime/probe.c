@@ -136,5 +136,5 @@ double probe_bf16_dot(const struct target *t, double ms) {
 }
 
 double probe_compute(const struct spec *s, const struct target *t, double ms) {
-  return t->bf16_dot && s->kv == DT_BF16 ? probe_bf16_dot(t, ms) : probe_fma(t, ms);
+  return spec_pairs(s, t) ? probe_bf16_dot(t, ms) : probe_fma(t, ms);
 }

@@ -210,7 +210,8 @@ static double weight_error(const struct spec *s, const struct config *c, int64_t
 double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
                          double magnitude) {
   const double p = s->p == s->acc ? 0 : dtype_table[s->p].eps;
-  return dtype_table[s->o].eps * fabs(ref) + floor * (p + weight_error(s, c, keys, magnitude)) + REFERENCE_TINY;
+  return dtype_table[s->o].eps * fabs(ref) + floor * (p + weight_error(s, c, keys, magnitude)) +
+         dtype_table[s->o].half + REFERENCE_TINY;
 }
 
 double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude) {

@@ -191,7 +191,9 @@ static void says_why_not(void **state) {
       {"d128:f32", "avx512", "kernel=decode,block_m=65", "block_m 65 with kernel=decode: must be 1 to 64; 64 is the"},
       {"d128:f32", "avx512", "kernel=decode,block_n=40", "must be a multiple of 16, up to 65536; 48 is the nearest"},
       {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
-      {"d128:bf16", "avx512", "", "d128:bf16 on avx512: this target can do f32"},
+      {"d128:bf16", "avx512", "pack_v=0", "pack_v 0 with head_dim_v 128 of bf16: 16-bit rows are widened to f32"},
+      {"d128:q=f32,kv=f16", "avx512bf16", "pack_k=0", "pack_k 0 with head_dim 128 of f16: 16-bit rows are widened"},
+      {"d33:bf16", "avx512bf16", "kernel=decode", "rows of bf16 must have an even number of elements; kernel=prefill"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct spec s = spec_of(cases[i].spec, NULL);
@@ -297,7 +299,7 @@ static void walk_grid(const struct spec *s, const struct target *t, struct seen 
 
 static void grid_resolves_or_says_why(void **state) {
   (void)state;
-  static const char *const specs[] = {"d40:f32", "d128:f32:causal", "d128:bf16", "d33v7:bf16:o=f32"};
+  static const char *const specs[] = {"d40:f32", "d128:f32:causal", "d128:bf16", "d33v7:q=f16,kv=bf16"};
   struct seen seen = {calloc(MAX_INSTANCES, sizeof(char *)), 0};
   int refused = 0;
   assert_non_null(seen.symbols);
@@ -326,7 +328,7 @@ static void every_head_dim_resolves(void **state) {
           struct problem p = {{OP_ATTN_FWD, d, 577 - d, t, t, t, t, DT_F32, MASK_FULL}, 1, 1, 1, q, 100};
           struct config c, given;
           struct error err = {0};
-          if (target_table[i].family != FAMILY_CPU || (bf16 && !target_table[i].bf16_dot)) continue;
+          if (target_table[i].family != FAMILY_CPU) continue;
           config_clear(&given);
           c = given;
           if (config_resolve(&p.spec, &target_table[i], &p, &c, &err)) fail_msg("d%d: %s", d, err.text);

@@ -57,7 +57,7 @@ static void reads_good_strings(void **state) {
     assert_int_equal(p.spec.q, g->q);
     assert_int_equal(p.spec.kv, g->kv);
     assert_int_equal(p.spec.o, g->o);
-    assert_int_equal(p.spec.p, g->kv);
+    assert_int_equal(p.spec.p, g->q == g->kv ? g->kv : DT_F32);
     assert_int_equal(p.spec.acc, DT_F32);
     assert_int_equal(p.spec.mask, g->mask);
     assert_true(p.batch == g->batch && p.heads == g->heads && p.heads_kv == g->heads_kv);
@@ -168,7 +168,7 @@ static struct problem random_problem(void) {
   s.q = (enum dtype)random_below(DT_COUNT);
   s.kv = random_below(2) ? s.q : (enum dtype)random_below(DT_COUNT);
   s.o = random_below(2) ? s.q : (enum dtype)random_below(DT_COUNT);
-  s.p = s.kv;
+  s.p = spec_p(&s);
   s.mask = (enum mask)random_below(MASK_COUNT);
   struct problem p = {s, random_size(0), random_size(1), -1, random_size(0), random_size(0)};
   if (p.heads > 0 && random_below(2)) {
@@ -284,13 +284,15 @@ static void knows_what_targets_can_do(void **state) {
       {"d64:bf16:o=f32", "c99", NULL},
       {"d64:f32", "avx512", NULL},
       {"d64:f32", "avx512bf16", NULL},
+      {"d64:f32", "sm90a", "the CPU targets can do what you asked for"},
       {"d256:bf16", "avx512bf16", NULL},
       {"d8:bf16:o=f32", "avx512bf16", NULL},
-      {"d64:bf16", "avx512",
-       "d64:bf16 on avx512: this target can do f32; target c99 or avx512bf16 or sm90a can do what you asked for"},
-      {"d64:f16", "avx512bf16", "target sm90a can do what you asked for"},
-      {"d64:q=f32,kv=bf16", "c99", "d64:q=f32,kv=bf16,o=f32 on c99: this combination"},
-      {"d64:f32:o=bf16", "c99", "c99 can do f32, bf16, q=bf16,kv=bf16,o=f32"},
+      {"d64:bf16", "avx512", NULL},
+      {"d64:f16", "avx512bf16", NULL},
+      {"d64:q=f32,kv=bf16", "c99", NULL},
+      {"d64:q=bf16,kv=f32,o=f16", "avx512", NULL},
+      {"d64:q=f32,kv=bf16", "sm90a",
+       "d64:q=f32,kv=bf16,o=f32 on sm90a: this target can do bf16 or f16 for q, kv and o"},
       {"d1", "c99", NULL},
       {"d33v7:bf16", "avx512bf16", NULL},
       {"d576v512", "avx512", NULL},

@@ -75,9 +75,14 @@ static void run_lengths(const strobe_plan *p, const void *lens, int bytes, enum 
 }
 
 static const char *const unequal[] = {
-    "d32:f32:b6h2q40k300",  "d64:f32:causal:b6h2/1q33k300", "d32:f32:causal_top_left:b6h1q70k300",
-    "d64:bf16:b6h2q70k300", "d17v5:bf16:causal:b6h1q9k300", "d64:bf16:causal:b6h4/2q1k300",
+    "d32:f32:b6h2q40k300",
+    "d64:f32:causal:b6h2/1q33k300",
+    "d32:f32:causal_top_left:b6h1q70k300",
+    "d64:bf16:b6h2q70k300",
+    "d17v5:bf16:causal:b6h1q9k300",
+    "d64:bf16:causal:b6h4/2q1k300",
     "d40:f32:b6h4/2q1k300",
+    "d24:q=f32,kv=f16,o=bf16:causal:b6h2q40k300",
 };
 
 static void test_kv_lens(void **state) {
@@ -158,6 +163,32 @@ static void test_bad_kv_lens(void **state) {
   strobe_plan_destroy(p);
 }
 
+// ---- results that the type of O can't hold ----
+
+static void test_f16_overflow(void **state) {
+  (void)state;
+  strobe_plan *p = plan_with(ctx, "d8v3:f32:o=f16:q5k4", NULL);
+  struct tensors t = tensors_of(p, LAYOUT_BNHD, 0);
+  static const float columns[3] = {7e4f, -7e4f, 6.5e4f}; // the largest f16 is 65504
+  for (int64_t n = 0; n < 4; n++)
+    for (int x = 0; x < 3; x++) ((float *)t.args.v.data)[n * 3 + x] = columns[x];
+  struct strobe_io io = io_of(&t);
+  assert_ok(strobe_execute(p, &io));
+  check_result(p, LAYOUT_BNHD, 0, &t);
+  uint16_t *o = t.args.o.data;
+  for (int i = 0; i < 5; i++) {
+    assert_int_equal(o[3 * i], 0x7c00);
+    assert_int_equal(o[3 * i + 1], 0xfc00);
+    assert_true(fabs((double)f16_to_f32(o[3 * i + 2]) - 6.5e4) <= 32);
+  }
+  struct verify_result r;
+  o[2] = 0x7c00; // infinite where it need not be
+  assert_int_equal(verify_args(&p->problem.spec, &p->instance.config, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
+  assert_false(r.ok);
+  tensors_free(&t);
+  strobe_plan_destroy(p);
+}
+
 // ---- more than 2^31 elements ----
 
 // Pages that are touched exist; the others are only addresses.
@@ -230,8 +261,8 @@ static void test_tiny_problems(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_kv_lens),       cmocka_unit_test(test_equal_kv_lens), cmocka_unit_test(test_bad_kv_lens),
-      cmocka_unit_test(test_large_strides), cmocka_unit_test(test_tiny_problems),
+      cmocka_unit_test(test_kv_lens),      cmocka_unit_test(test_equal_kv_lens), cmocka_unit_test(test_bad_kv_lens),
+      cmocka_unit_test(test_f16_overflow), cmocka_unit_test(test_large_strides), cmocka_unit_test(test_tiny_problems),
   };
   return cmocka_run_group_tests_name("specs", tests, make_context, free_context);
 }

@@ -6,7 +6,7 @@ $let pair = dot ? 2 : 1
 $let mac = dot ? "dot" : "fma"
 $let kv_t = kv_type == "bf16" ? "unsigned short" : "float"
 $let q_t = q_type == "bf16" ? "unsigned short" : "float"
-$let o_t = o_type == "bf16" ? "unsigned short" : "float"
+$let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let p_t = dot ? "unsigned short" : "float"
 $let p_type = dot ? "bf16" : "f32"
 $let kv_bytes = kv_type == "bf16" ? 2 : 4
