@@ -139,7 +139,6 @@ static void bad_specs(void **state) {
       {"emit d63:bf16 --target sm90a -o .", "63", "64"},
       {"emit d600 --target c99 -o .", "600", "576"},
       {"emit d64:f32 --target sm90a -o .", "f32", "bf16 or f16"},
-      {"emit d64:bf16 --target avx512 -o .", "bf16", "avx512bf16"},
       {"emit d64 --target avx512 --set block_q=3 -o .", "block_q", "block_"},
       {"emit d64 --target avx512 --set block_n=100 -o .", "100", "96"},
       {"emit d64 --target avx512 --set stages=3 -o .", "stages", "2"},
