@@ -84,7 +84,8 @@ static int run(const struct command *c, struct error *err) {
   if (!status) status = cmd_instance(&p, t, o->set, &i, err);
   if (status) return 2;
   const enum printer printer = o->printer ? (enum printer)(o->printer - 1) : t->vregs ? PRINTER_INTRIN : PRINTER_SCALAR;
-  status = emit_kernel(&i, printer, &(struct templates){.dir = o->template_dir}, &e, err);
+  status = emit_kernel(
+      &(struct emit_request){.instance = &i, .printer = printer, .templates = {.dir = o->template_dir}}, &e, err);
   if (!status) status = write_both(&e, o->out, path, &changed, err);
   if (!status) status = report(&e, path, changed, o->json, err);
   emit_free(&e);

@@ -162,7 +162,7 @@ int cuda_kernel_render(const struct instance *i, const struct render_options *o,
 void cuda_header(const struct instance *i, const char *symbol, struct buf *out) {
   size_t len = 0;
   const char *abi = load_embedded(NULL, "kernel_abi.h", &len);
-  buf_str(out, "#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n#include <stddef.h>\n\n");
+  buf_str(out, "#include <stddef.h>\n\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n\n");
   if (abi) buf_add(out, abi, len);
   buf_printf(
       out,

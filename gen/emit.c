@@ -3,6 +3,7 @@
 #include "../runtime/kernel_abi.h"
 #include "cuda_kernel.h"
 #include "embedded.h"
+#include "scan.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -24,31 +25,60 @@ void shell_word(const char *text, struct buf *out) {
   buf_char(out, '\'');
 }
 
+static struct instance kernel_of(const struct emit_request *r) {
+  struct instance i = *r->instance;
+  if (i.spec.mask == MASK_CAUSAL_TOP_LEFT)
+    i.spec.mask = MASK_CAUSAL; // the same kernel: args->diagonal tells them apart
+  return i;
+}
+
 // The whole config is spelled out, so that a later version with another heuristic still writes the same kernel.
-static void command(const struct instance *i, enum printer printer, const struct templates *t, struct buf *out) {
+void emit_command(const struct emit_request *r, struct buf *out) {
+  const struct instance i = kernel_of(r);
   buf_str(out, "strobe emit ");
-  spec_print(&i->spec, out);
-  buf_printf(out, " --target %s", i->target->name);
-  if (i->target->family == FAMILY_CPU) buf_printf(out, " --printer %s", printer_names[printer]);
+  spec_print(&i.spec, out);
+  buf_printf(out, " --target %s", i.target->name);
+  if (i.target->family == FAMILY_CPU) buf_printf(out, " --printer %s", printer_names[r->printer]);
   buf_str(out, " --set ");
-  config_print(&i->config, i->target, out);
-  if (t->dir) {
+  config_print(&i.config, i.target, out);
+  if (r->prefix && *r->prefix) buf_printf(out, " --prefix %s", r->prefix);
+  if (r->templates.dir) {
     buf_str(out, " --template-dir ");
-    shell_word(t->dir, out);
+    shell_word(r->templates.dir, out);
   }
   buf_str(out, " -o .");
 }
 
-static void provenance(const struct instance *i, enum printer printer, const struct templates *t,
-                       const struct emitted *e, struct buf *out) {
+void emit_symbol(const struct emit_request *r, struct buf *out) {
+  if (r->prefix) buf_str(out, r->prefix);
+  instance_symbol(r->instance, out);
+}
+
+const char *emit_suffix(const struct instance *i) { return i->target->family == FAMILY_CUDA ? ".cu" : ".c"; }
+
+const char *emit_guard(const struct instance *i, enum printer printer) {
+  if (i->target->family != FAMILY_CPU || printer == PRINTER_SCALAR || !i->target->vregs) return NULL;
+  return strncmp(i->target->name, "avx", 3) ? NULL : "defined(__x86_64__) && defined(__GNUC__)";
+}
+
+int emit_check_name(const char *what, const char *name, struct error *err) {
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_0123456789";
+  const size_t len = strlen(name);
+  if (len <= 64 && !name[strspn(name, letters)] && !(*name >= '0' && *name <= '9')) return 0;
+  return fail(err, STROBE_INVALID, "%s \"%s\": must be at most 64 letters, digits and underscores, no digit first; %s",
+              what, quote(slice_of(name)).text, "foo_ works");
+}
+
+static void provenance(const struct emit_request *r, const struct emitted *e, struct buf *out) {
+  const struct instance *i = r->instance;
   const struct spec *s = &i->spec;
   const struct kernel_stats *k = &e->stats;
   buf_printf(out, "// Forward attention, O = softmax(scale Q K^T%s) V, written by strobe %s\n",
              s->mask == MASK_FULL ? "" : " + causal mask", STROBE_VERSION);
   buf_printf(out,
              "// from templates %016" PRIx64 "%s. The command that writes this file again, in its directory:\n//   ",
-             templates_hash(), t->dir ? " and the directory named below" : "");
-  command(i, printer, t, out);
+             templates_hash(), r->templates.dir ? " and the directory named below" : "");
+  emit_command(r, out);
   buf_str(out, "\n//\n//   spec       ");
   spec_print(s, out);
   buf_str(out, "\n//   config     ");
@@ -190,46 +220,57 @@ static int check_dir(const struct templates *t, struct error *err) {
   return 0;
 }
 
-int emit_kernel(const struct instance *instance, enum printer printer, const struct templates *t, struct emitted *out,
-                struct error *err) {
-  struct instance kernel = *instance, *const i = &kernel;
-  if (i->spec.mask == MASK_CAUSAL_TOP_LEFT)
-    i->spec.mask = MASK_CAUSAL; // the same kernel: args->diagonal tells them apart
-  *out = (struct emitted){.name = {0}};
+static void cuda_files(const struct emit_request *r, const struct buf *body, struct emitted *out) {
+  struct buf guard = {0};
+  guard_name(&out->symbol, &guard);
+  const char *name = guard.failed ? "" : guard.data;
+  provenance(r, out, &out->header);
+  buf_printf(&out->header, "#ifndef %s\n#define %s\n\n", name, name);
+  cuda_header(r->instance, out->symbol.data, &out->header);
+  buf_str(&out->header, "\n#endif\n");
+  out->header.failed |= guard.failed;
+  buf_free(&guard);
+  provenance(r, out, &out->source);
+  buf_add(&out->source, body->data ? body->data : "", body->len);
+}
+
+static void cpu_files(const struct emit_request *r, const struct buf *body, const struct embedded_file *abi,
+                      struct emitted *out) {
+  const char *condition = emit_guard(r->instance, r->printer);
+  provenance(r, out, &out->header);
+  header(&r->instance->spec, abi, out);
+  provenance(r, out, &out->source);
+  buf_printf(&out->source, "#include \"%s.h\"\n\n#include <stdint.h>\n\n", out->name.data);
+  if (condition) buf_printf(&out->source, "#if %s // elsewhere there is nothing in this file\n\n", condition);
+  if (r->printer == PRINTER_CODE)
+    buf_str(&out->source,
+            "// One asm statement is one string, far longer than the 4095 characters that ISO C asks of a compiler.\n"
+            "#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\n");
+  buf_add(&out->source, body->data ? body->data : "", body->len);
+  runner_text(out->symbol.data, &out->source);
+  if (condition) buf_str(&out->source, "\n#endif\n");
+}
+
+int emit_kernel(const struct emit_request *request, struct emitted *out, struct error *err) {
+  const struct instance kernel = kernel_of(request);
+  const struct emit_request r = {&kernel, request->printer, request->templates, request->prefix};
+  *out = (struct emitted){.suffix = emit_suffix(&kernel)};
   const struct embedded_file *abi = abi_text();
-  const struct render_options options = {.printer = printer, .templates = *t, .comments = true};
   struct buf body = {0};
-  int status = check_dir(t, err);
+  emit_symbol(&r, &out->name); // files are named like the symbol, so no two instances share one
+  emit_symbol(&r, &out->symbol);
+  const struct render_options options = {
+      .printer = r.printer, .templates = r.templates, .comments = true, .symbol = out->symbol.data};
+  int status = check_dir(&r.templates, err);
   if (!status && !abi) status = fail(err, STROBE_INTERNAL, "kernel_abi.h is not embedded in this build");
-  if (!status) status = kernel_render(i, &options, &body, &out->stats, err);
-  instance_symbol(i, &out->name); // files are named like the symbol, so no two instances share one
-  instance_symbol(i, &out->symbol);
-  out->suffix = i->target->family == FAMILY_CUDA ? ".cu" : ".c";
-  if (!status && !out->name.failed && !out->symbol.failed && i->target->family == FAMILY_CUDA) {
-    struct buf guard = {0};
-    guard_name(&out->symbol, &guard);
-    provenance(i, printer, t, out, &out->header);
-    buf_printf(&out->header, "#ifndef %s\n#define %s\n\n", guard.failed ? "" : guard.data,
-               guard.failed ? "" : guard.data);
-    cuda_header(i, out->symbol.data, &out->header);
-    buf_str(&out->header, "\n#endif\n");
-    out->header.failed |= guard.failed;
-    buf_free(&guard);
-    provenance(i, printer, t, out, &out->source);
-    buf_add(&out->source, body.data ? body.data : "", body.len);
-  } else if (!status && !out->name.failed && !out->symbol.failed) {
-    provenance(i, printer, t, out, &out->header);
-    header(&i->spec, abi, out);
-    provenance(i, printer, t, out, &out->source);
-    buf_printf(&out->source, "#include \"%s.h\"\n\n#include <stdint.h>\n\n", out->name.data);
-    if (printer == PRINTER_CODE)
-      buf_str(&out->source,
-              "// One asm statement is one string, far longer than the 4095 characters that ISO C asks of a compiler.\n"
-              "#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n\n");
-    buf_add(&out->source, body.data ? body.data : "", body.len);
-    runner_text(out->symbol.data, &out->source);
-  }
-  if (!status && (out->name.failed || out->symbol.failed || out->source.failed || out->header.failed || body.failed))
+  if (!status && (out->name.failed || out->symbol.failed))
+    status = fail(err, STROBE_NO_MEMORY, "no memory for the emitted text");
+  if (!status) status = kernel_render(&kernel, &options, &body, &out->stats, err);
+  if (!status && kernel.target->family == FAMILY_CUDA)
+    cuda_files(&r, &body, out);
+  else if (!status)
+    cpu_files(&r, &body, abi, out);
+  if (!status && (out->source.failed || out->header.failed || body.failed))
     status = fail(err, STROBE_NO_MEMORY, "no memory for the emitted text");
   buf_free(&body);
   if (status) emit_free(out);

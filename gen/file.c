@@ -2,14 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { MAX_FILES = 16 };
+enum { LOCK_TRIES = 3000, LOCK_PAUSE_NS = 10 * 1000 * 1000 }; // half a minute
 
 static int io_error(const char *doing, const char *path, struct error *err) {
   return fail(err, STROBE_IO, "%s \"%.300s\": %s", doing, path, strerror(errno));
@@ -119,9 +120,9 @@ static void undo(struct staged *s) {
 }
 
 int files_write(const struct file_text *files, int n, int *changed, struct error *err) {
-  struct staged staged[MAX_FILES] = {{0}};
+  struct staged *staged = calloc((size_t)n + 1, sizeof *staged);
   if (changed) *changed = 0;
-  if (n > MAX_FILES) return fail(err, STROBE_INTERNAL, "%d files at once: at most %d", n, MAX_FILES);
+  if (!staged) return fail(err, STROBE_NO_MEMORY, "no memory to write %d files", n);
   int status = 0;
   for (int i = 0; i < n && !status; i++) {
     staged[i].text = &files[i];
@@ -134,6 +135,7 @@ int files_write(const struct file_text *files, int n, int *changed, struct error
     buf_free(&staged[i].temp);
     buf_free(&staged[i].old);
   }
+  free(staged);
   return status;
 }
 
@@ -143,11 +145,6 @@ int directory_make(const char *path, struct buf *made, struct error *err) {
   struct buf part = {0};
   struct stat st;
   int status = 0;
-  if (made) { // room now, so that what has been made can always be noted
-    buf_str(made, path);
-    made->len = 0;
-    if (made->failed) return fail(err, STROBE_NO_MEMORY, "no memory to make directory \"%.300s\"", path);
-  }
   for (size_t i = 1, len = strlen(path); i <= len && !status; i++) {
     if (path[i] != '/' && path[i]) continue;
     part.len = 0;
@@ -168,19 +165,40 @@ int directory_make(const char *path, struct buf *made, struct error *err) {
   return status;
 }
 
-// Without an allocation: memory may be what failed.
-void directory_unmake(const char *path, const struct buf *made) {
-  char part[PATH_MAX];
-  size_t len = strlen(path);
-  if (!made->len || len >= sizeof part) return;
-  memcpy(part, path, len + 1);
-  while (len >= made->len) {
-    rmdir(part); // fails, rightly, if it is not empty
-    char *slash = strrchr(part, '/');
-    if (!slash || slash == part) break;
-    *slash = 0;
-    len = (size_t)(slash - part);
+// The lock is on the directory itself: there is no lock file to be left behind, and it ends with the process.
+int directory_lock(const char *path, int *lock, struct error *err) {
+  const struct timespec pause = {0, LOCK_PAUSE_NS};
+  *lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (*lock < 0) return errno == EACCES ? 0 : io_error("cannot open directory", path, err);
+  for (int attempt = 0; flock(*lock, LOCK_EX | LOCK_NB); attempt++) {
+    if (errno != EWOULDBLOCK && errno != EINTR) return 0; // a file system without locks
+    if (attempt < LOCK_TRIES) {
+      nanosleep(&pause, NULL);
+      continue;
+    }
+    directory_unlock(*lock);
+    *lock = -1;
+    return fail(err, STROBE_IO, "\"%.300s\": another process has been writing there for half a minute; try again",
+                path);
   }
+  return 0;
+}
+
+void directory_unlock(int lock) {
+  if (lock >= 0) close(lock);
+}
+
+void directory_unmake(const char *path, const struct buf *made) {
+  struct buf part = {0};
+  buf_str(&part, path);
+  while (made->len && !part.failed && part.len >= made->len) {
+    rmdir(part.data); // fails, rightly, if it is not empty
+    char *slash = strrchr(part.data, '/');
+    if (!slash || slash == part.data) break;
+    *slash = 0;
+    part.len = (size_t)(slash - part.data);
+  }
+  buf_free(&part);
 }
 
 bool file_same(const char *a, const char *b) {

@@ -14,7 +14,7 @@ struct file_text {
 // Appends a regular file's bytes to out. STROBE_IO, STROBE_NO_MEMORY.
 int file_read(const char *path, struct buf *out, struct error *err);
 
-// Writes n files (at most 16) so that all of them are new or none is: every one goes to a temporary file beside it, is
+// Writes n files so that all of them are new or none is: every one goes to a temporary file beside it, is
 // synced, and only then are they renamed; what was renamed before a failure gets its old bytes back. A file that holds
 // the same bytes already is not touched. `*changed` (may be NULL) gets how many were written. STROBE_IO,
 // STROBE_INVALID, STROBE_NO_MEMORY.
@@ -25,6 +25,11 @@ int files_write(const struct file_text *files, int n, int *changed, struct error
 int directory_make(const char *path, struct buf *made, struct error *err);
 // Removes what directory_make made, as far as it is empty: `path` upwards to `made`.
 void directory_unmake(const char *path, const struct buf *made);
+
+// Waits until no other process that asks holds the directory, at most half a minute. `*lock` is for directory_unlock;
+// -1, and no error, where directories can't be locked. STROBE_IO.
+int directory_lock(const char *path, int *lock, struct error *err);
+void directory_unlock(int lock);
 
 // True if both name one existing file, or are the same text.
 bool file_same(const char *a, const char *b);

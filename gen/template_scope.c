@@ -47,10 +47,6 @@ static bool lookup(void *context, const char *name, size_t len, struct value *ou
     *out = r->bindings[r->symbols.symbol[symbol].binding].value;
     return true;
   }
-  if (symbol < 0) {
-    fail(err, STROBE_NO_MEMORY, "out of memory");
-    return false;
-  }
   int best = -1, best_distance = 99;
   for (int i = 0; i < r->n_bindings; i++) {
     const struct symbol *s = &r->symbols.symbol[r->bindings[i].symbol];

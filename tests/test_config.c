@@ -193,6 +193,7 @@ static void says_why_not(void **state) {
       {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
       {"d128:bf16", "avx512", "pack_v=0", "pack_v 0 with head_dim_v 128 of bf16: 16-bit rows are widened to f32"},
       {"d128:q=f32,kv=f16", "avx512bf16", "pack_k=0", "pack_k 0 with head_dim 128 of f16: 16-bit rows are widened"},
+      {"d33:bf16", "avx512bf16", "kernel=decode", "rows of bf16 must have an even number of elements; kernel=prefill"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct spec s = spec_of(cases[i].spec, NULL);
