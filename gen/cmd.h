@@ -8,7 +8,8 @@
 #include "options.h"
 #include "table.h"
 
-extern const struct verb verb_emit, verb_run, verb_verify, verb_bench, verb_list, verb_explain, verb_doctor;
+extern const struct verb verb_emit, verb_run, verb_verify, verb_bench, verb_tune, verb_db, verb_list, verb_explain,
+    verb_doctor;
 extern const struct verb *const verbs[]; // in the order of --help
 extern const int verb_count;
 

@@ -4,6 +4,7 @@
 #include "../runtime/cpu.h"
 #include "../runtime/gpu.h"
 #include "../runtime/pool.h"
+#include "../runtime/tune_db.h"
 #include "../runtime/verify.h"
 
 #include <errno.h>
@@ -67,6 +68,21 @@ static void check_machine(struct doctor *d) {
               target_table[i].about);
   finding(d, FACT, "threads", "%d by default", pool_default_workers());
   finding(d, FACT, "version", "strobe %s, templates %016" PRIx64, strobe_version(), templates_hash());
+}
+
+static void check_tunings(struct doctor *d) {
+  struct buf path = {0};
+  struct tune_db db = {0};
+  struct error err = {0};
+  tune_db_path(NULL, &path);
+  if (path.failed || !path.data || !*path.data)
+    finding(d, MISSING, "tunings", "no HOME and no STROBE_DB: nothing is remembered");
+  else if (tune_db_read(path.data, &db, &err))
+    finding(d, MISSING, "tunings", "%s", err.text);
+  else
+    finding(d, FINE, "tunings", "%s: %d records, %d malformed lines", path.data, db.n, db.malformed);
+  tune_db_free(&db);
+  buf_free(&path);
 }
 
 static void check_gpu(struct doctor *d) {
@@ -205,6 +221,7 @@ static int run(const struct command *c, struct error *err) {
   json_object(&d.json, NULL);
   json_array(&d.json, "checks");
   check_machine(&d);
+  check_tunings(&d);
   check_gpu(&d);
   check_build(&d);
   check_jit(&d);

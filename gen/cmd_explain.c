@@ -2,6 +2,7 @@
 #include "cuda_kernel.h"
 
 #include "../runtime/cpu.h"
+#include "../runtime/tune_db.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -24,7 +25,8 @@ static const struct option_row rows[] = {
 struct explained {
   struct problem problem; // complete
   struct instance instance;
-  struct config given; // as --set gave it
+  struct config given; // as --set gave it, or the tuning database
+  bool tuned;
   enum printer printer;
   struct kernel_stats stats;
   struct buf name, problem_text;
@@ -78,6 +80,26 @@ static int count_work(struct explained *e, struct error *err) {
   return status;
 }
 
+// The config that a plan for one worker would take from the tuning database.
+static void take_tuned(struct explained *e, const struct target *t) {
+  struct tune_db db = {0};
+  struct tune_key key;
+  struct buf path = {0};
+  struct config c;
+  config_clear(&c);
+  tune_db_path(NULL, &path);
+  tune_key_of(&e->problem, t, 1, &key);
+  if (!path.failed && path.data && *path.data && !tune_db_read(path.data, &db, NULL)) {
+    const struct tune_record *r = tune_db_find(&db, &key);
+    struct config resolved = c;
+    if (r && !config_parse(r->config, &c, NULL) &&
+        (resolved = c, !config_resolve(&e->problem.spec, t, &e->problem, &resolved, NULL)))
+      e->given = c, e->tuned = true;
+  }
+  tune_db_free(&db);
+  buf_free(&path);
+}
+
 static int explain(const char *text, const struct explain_options *o, struct explained *e, struct error *err) {
   const struct target *t = NULL;
   int status = problem_parse(text, &e->problem, err);
@@ -85,7 +107,12 @@ static int explain(const char *text, const struct explain_options *o, struct exp
   if (!status) status = o->target ? cmd_target(o->target, &t, err) : cmd_target_here(NULL, &e->problem.spec, &t, err);
   config_clear(&e->given);
   if (!status && o->set) status = config_parse(o->set, &e->given, err);
+  if (!status && !o->set && t->family == FAMILY_CPU) take_tuned(e, t);
   if (!status) status = cmd_instance(&e->problem, t, o->set, &e->instance, err);
+  if (!status && e->tuned) {
+    e->instance.config = e->given;
+    status = config_resolve(&e->problem.spec, t, &e->problem, &e->instance.config, err);
+  }
   if (!status) status = count_work(e, err);
   if (status) return status;
   instance_name(&e->instance, &e->name);
@@ -126,11 +153,11 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
     const bool given = is_given(e, i);
     struct buf why = {0};
     if (given)
-      buf_str(&why, "--set says so");
+      buf_str(&why, e->tuned ? "measured on this machine" : "--set says so");
     else
       cmd_reason(&e->problem, &e->instance, (enum config_field)i, &why);
     out->failed |= why.failed;
-    table_cell(&t, CELL_PLAIN, "%s", given ? "given" : "heuristic");
+    table_cell(&t, CELL_PLAIN, "%s", given ? e->tuned ? "tuned" : "given" : "heuristic");
     table_cell(&t, CELL_PLAIN, "%s", why.failed ? "" : why.data);
     table_cell(&t, CELL_FAINT, "%s", config_fields[i].about);
     buf_free(&why);

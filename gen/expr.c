@@ -206,7 +206,8 @@ static int primary(struct expr *e, struct value *out) {
   if (!len) return fail(e->err, STROBE_INVALID, "unexpected '%c' in an expression", *e->p);
   if (e->p < e->end && *e->p == '(') return e->p++, call(e, name, len, out);
   *out = integer(0);
-  return e->dead || e->lookup(e->context, name, len, out, e->err) ? 0 : STROBE_INVALID;
+  if (e->dead || e->lookup(e->context, name, len, out, e->err)) return 0;
+  return e->err && e->err->status ? (int)e->err->status : STROBE_INVALID;
 }
 
 static int unary(struct expr *e, struct value *out) {

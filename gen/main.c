@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-const struct verb *const verbs[] = {&verb_emit, &verb_run,     &verb_verify, &verb_bench,
-                                    &verb_list, &verb_explain, &verb_doctor};
+const struct verb *const verbs[] = {&verb_emit, &verb_run,  &verb_verify,  &verb_bench, &verb_tune,
+                                    &verb_db,   &verb_list, &verb_explain, &verb_doctor};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
 const int verb_count = N_VERBS;
 

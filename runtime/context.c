@@ -21,7 +21,11 @@ static int set_up(struct strobe_context *ctx, const struct strobe_context_option
     ctx->parallel.run = pool_parallel_for;
     ctx->parallel.context = ctx->pool;
   }
-  return status ? status : kernel_table_init(&ctx->kernels, err);
+  if (!status) status = tuned_init(&ctx->tuned, o.tunings, err);
+  if (status) return status;
+  status = kernel_table_init(&ctx->kernels, err);
+  if (status) tuned_free(&ctx->tuned);
+  return status;
 }
 
 enum strobe_status strobe_context_create(const struct strobe_context_options *options, strobe_context **out) {
@@ -47,5 +51,6 @@ void strobe_context_destroy(strobe_context *ctx) {
   if (!ctx) return;
   pool_destroy(ctx->pool);
   kernel_table_free(&ctx->kernels);
+  tuned_free(&ctx->tuned);
   free(ctx);
 }

@@ -4,6 +4,7 @@
 
 #include "kernel_table.h"
 #include "pool.h"
+#include "tuned.h"
 
 struct parallel {
   strobe_parallel_for *run;
@@ -15,6 +16,7 @@ struct strobe_context {
   struct parallel parallel;
   struct pool *pool; // what parallel.run runs on; NULL: the caller's own
   struct kernel_table kernels;
+  struct tuned tuned; // configs measured on this machine
 };
 
 #endif

@@ -31,6 +31,12 @@ static int check_options(const struct strobe_plan_options *o, const struct backe
   if (!isfinite(o->scale)) return fail(err, STROBE_INVALID, "plan_options.scale %g: must be finite", (double)o->scale);
   if (o->has_scale != 0 && o->has_scale != 1)
     return fail(err, STROBE_INVALID, "plan_options.has_scale %d: must be 0 or 1", o->has_scale);
+  if (o->effort != STROBE_ESTIMATE && o->effort != STROBE_MEASURE && o->effort != STROBE_PATIENT)
+    return fail(err, STROBE_INVALID,
+                "plan_options.effort %d: must be STROBE_ESTIMATE, STROBE_MEASURE or STROBE_PATIENT", (int)o->effort);
+  if (!(o->budget_s >= 0 && o->budget_s <= 86400))
+    return fail(err, STROBE_INVALID, "plan_options.budget_s %g: must be 0 (2 s, or 30 s for STROBE_PATIENT) to 86400",
+                o->budget_s);
   *only = NULL;
   int status = o->backend ? find_backend(o->backend, only, err) : STROBE_OK;
   if (status || !*only || (*only)->configurable) return status;
@@ -84,6 +90,7 @@ static int choose_instance(struct strobe_plan *p, const struct strobe_plan_optio
   config_clear(&i->config);
   int status = choose_target(&i->spec, o->target, &i->target, err);
   if (!status && o->config) status = config_parse(o->config, &i->config, err);
+  if (!status && !o->config) status = plan_take_tuned(p, o, err);
   if (status) return status;
   const bool chosen = o->target || (o->config && *o->config);
   status = config_resolve(&i->spec, i->target, &p->problem, &i->config, chosen ? err : excuse);
@@ -159,7 +166,9 @@ static int describe(struct strobe_plan *p, struct error *err) {
     buf_str(&p->config, "");
   }
   buf_str(&p->why, "");
-  if (p->name.failed || p->config.failed || p->why.failed) return fail(err, STROBE_NO_MEMORY, "no memory for a plan");
+  buf_str(&p->tuned, "");
+  if (p->name.failed || p->config.failed || p->why.failed || p->tuned.failed)
+    return fail(err, STROBE_NO_MEMORY, "no memory for a plan");
   return STROBE_OK;
 }
 
@@ -211,6 +220,7 @@ void strobe_plan_destroy(strobe_plan *plan) {
   buf_free(&plan->name);
   buf_free(&plan->config);
   buf_free(&plan->why);
+  buf_free(&plan->tuned);
   free(plan);
 }
 
@@ -235,6 +245,7 @@ enum strobe_status strobe_plan_describe(const strobe_plan *plan, struct strobe_p
                                        .config = plan->config.data,
                                        .backend = plan->backend,
                                        .why = plan->why.data,
+                                       .tuned = plan->tuned.data,
                                        .source = plan->gpu ? gpu_kernel_info(plan->gpu).source
                                                  : c       ? c->source
                                                            : "",

@@ -25,10 +25,15 @@ struct strobe_plan {
   size_t scratch_bytes;   // bytes of their own; both multiples of 64
   size_t workspace_bytes; // all of it
 
-  struct buf name, config, why;
+  struct buf name, config, why, tuned;
 };
 
 // The arguments of a kernel for this plan, without tensors.
 struct strobe_args plan_args(const struct strobe_plan *p);
+
+// Sets the config to the one that the tuning database has for this bucket of sizes; with effort MEASURE or PATIENT
+// tunes first if it has none. Leaves the config unset if there is nothing to take. STROBE_NO_MEMORY, or what tune()
+// returns.
+int plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o, struct error *err);
 
 #endif

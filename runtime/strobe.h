@@ -53,12 +53,18 @@ struct strobe_context_options {
   int n_workers;                     // 0: OMP_NUM_THREADS if it is set, else the CPUs that this process may run on
   strobe_parallel_for *parallel_for; // NULL: threads of the context's own; serial in a child that was forked since
   void *parallel_context;
+  const char *tunings; // text of a tuning database that came with the program (strobe db export --c); NULL: none
 };
 
 // options may be NULL. STROBE_INVALID, STROBE_NO_MEMORY.
 STROBE_API enum strobe_status strobe_context_create(const struct strobe_context_options *options, strobe_context **out);
 // Frees the context and its compiled kernels; plans made from it must have been destroyed. NULL is allowed.
 STROBE_API void strobe_context_destroy(strobe_context *ctx);
+
+// How hard a plan tries to be fast where no config is given. ESTIMATE takes what the tuning database has for this
+// machine and bucket of sizes (README), else the heuristic; it never times anything. MEASURE and PATIENT tune in this
+// thread first, within their budget, if the database has nothing, and record the result.
+enum strobe_effort { STROBE_ESTIMATE = 0, STROBE_MEASURE = 1, STROBE_PATIENT = 2 };
 
 struct strobe_plan_options {
   size_t size;         // sizeof (struct strobe_plan_options)
@@ -67,6 +73,9 @@ struct strobe_plan_options {
   const char *backend; // NULL: the first that works of "code", "scalar", "builtin", "reference"; else that one alone
   float scale;         // 0: 1/sqrt(head_dim); use has_scale for a scale that is really 0
   int has_scale;       // 1: take scale as it is (finite)
+  enum strobe_effort effort; // default: STROBE_ESTIMATE
+  double budget_s;           // of MEASURE and PATIENT, in seconds; 0: 2 and 30
+  int same_bits;             // 1: they search only fields that change no bit of the result
 };
 
 // Makes an executable plan for a problem string such as "d64:f32:causal:b1h8q512k512" (README: grammar). A valid
@@ -108,6 +117,7 @@ struct strobe_plan_info {
   const char *why;                                  // "" or why the backends before it were not taken
   const char *source;                               // text that was compiled; "" for builtin and reference
   double render_ms, encode_ms, compile_ms, load_ms; // 0 when the kernel came from this context's table
+  const char *tuned; // "" or one sentence on the tuning record that the config comes from
 };
 
 // Strings live as long as the plan.

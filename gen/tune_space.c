@@ -1,0 +1,178 @@
+#include "tune_space.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+// ---- the model ----
+
+static double padded(double n, double step) { return n > 0 ? ceil(n / step) * step / n : 1; }
+
+// Slots of exp2 per vector of scores: scale, polynomial or table, and what rounding P costs.
+static double exp_slots(int kind) { return 1.3 + exp_table[kind].degree + (exp_table[kind].table ? 0.3 : 0.0); }
+
+static double prefill_cost(const struct spec *s, const struct target *t, const struct problem *p, const int *v) {
+  const double per_slot = spec_pairs(s, t) ? 2 : 1, keys = p && p->kv_len > 0 ? (double)p->kv_len : 2048;
+  const double queries = p && p->q_len > 0 ? (double)p->q_len : 2048, cols = v[CFG_BLOCK_M] / (double)t->lanes;
+  const double accumulators = v[CFG_TILE_N] * cols, products = (s->head_dim + s->head_dim_v) / per_slot;
+  // Fewer accumulators than the pipes' latency times their number leave slots empty; few vectors make loads the limit.
+  double slots = products * fmax(1, 9 / accumulators) * (1 + 0.06 / (cols * cols) + 0.02 / v[CFG_TILE_N]);
+  slots += products * 12 / (v[CFG_UNROLL] / per_slot * accumulators) * 0.5; // loop overhead of a chunk of QK
+  slots += exp_slots(v[CFG_EXP]) * (v[CFG_STAGES] == 2 ? 1 : 1.7); // alone it is bound by latency and by other ports
+  slots += 2.5 * s->head_dim_v / v[CFG_BLOCK_N];                   // O is loaded, rescaled and stored per block
+  const double scores = 4.0 * v[CFG_STAGES] * v[CFG_BLOCK_N] * v[CFG_BLOCK_M];
+  if (scores > 65536) slots *= 1 + 0.02 * log2(scores / 65536); // S leaves L1
+  const double copied = (v[CFG_PACK_K] ? s->head_dim : 0) + (v[CFG_PACK_V] ? s->head_dim_v : 0);
+  slots += copied / t->lanes * 3 / fmax(1, queries / t->lanes);
+  if (!v[CFG_PACK_K] && p && p->heads_kv > 1) slots *= 1.02; // rows far apart meet fewer cache lines of a page
+  if (v[CFG_PREFETCH]) slots += 0.004 * products;
+  slots *= padded(queries, v[CFG_BLOCK_M]);
+  if (s->mask != MASK_FULL)
+    slots *= 1 + (0.35 * v[CFG_BLOCK_M] + 0.1 * v[CFG_BLOCK_N]) / keys; // blocks cut by the diagonal
+  return slots;
+}
+
+static double decode_cost(const struct spec *s, const int *v) {
+  const double row = s->head_dim * (double)dtype_table[s->kv].bytes;
+  // Hardware prefetch alone reaches 40 per cent of the bandwidth; 6 to 8 KB ahead, all of it.
+  const double ahead = v[CFG_PREFETCH] * row, share = ahead <= 0 ? 0.4 : 0.95 - 0.12 * fabs(log2(ahead / 7000));
+  double cost = row / fmax(0.3, share);
+  cost *= 1 + 40.0 / v[CFG_BLOCK_N];
+  if (4.0 * v[CFG_BLOCK_N] * v[CFG_BLOCK_M] > 262144) cost *= 1.03; // scores leave L2
+  return cost;
+}
+
+double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
+  return config_is_decode(c) ? decode_cost(s, c->v) : prefill_cost(s, t, p, c->v);
+}
+
+// ---- the space ----
+
+enum { MAX_VALUES = 12, PER_VECTOR = -1 }; // PER_VECTOR: values are vectors of queries
+struct axis {
+  enum config_field field;
+  bool changes_bits;
+  int n, unit, values[MAX_VALUES];
+};
+
+static const struct axis prefill_axes[] = {
+    {CFG_BLOCK_M, false, 4, PER_VECTOR, {1, 2, 3, 4}},
+    {CFG_TILE_N, false, 6, 1, {2, 3, 4, 5, 6, 8}},
+    {CFG_BLOCK_N, true, 6, 1, {32, 64, 96, 128, 192, 256}},
+    {CFG_STAGES, false, 2, 1, {1, 2}},
+    {CFG_UNROLL, false, 2, 1, {0, 8}},
+    {CFG_EXP, true, EXP_COUNT, 1, {EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5}},
+    {CFG_PREFETCH, false, 2, 1, {0, 8}},
+    {CFG_PACK_K, false, 2, 1, {0, 1}},
+    {CFG_PACK_V, false, 2, 1, {0, 1}},
+};
+static const struct axis decode_axes[] = {
+    {CFG_BLOCK_N, true, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
+    {CFG_PREFETCH, false, 9, 1, {0, 4, 8, 12, 16, 24, 32, 48, 64}},
+};
+
+struct maker {
+  const struct spec *s;
+  const struct target *t;
+  const struct problem *p;
+  const struct config *base;
+  bool same_bits;
+  const struct axis *axes;
+  int n_axes, capacity;
+  struct config fallback; // the heuristic's
+  struct tune_space *out;
+};
+
+// Only kinds of exp as accurate as the default's: a tuner must not trade accuracy for time.
+static bool worth(const struct maker *m, enum config_field field, int value) {
+  return field != CFG_EXP || exp_table[value].eps <= 1.5 * exp_table[m->fallback.v[CFG_EXP]].eps;
+}
+
+// The field that a refusal is about: the sentence starts with it.
+static int field_of(const char *sentence) {
+  for (int i = 0; i < CFG_COUNT; i++) {
+    const size_t n = strlen(config_fields[i].name);
+    if (!strncmp(sentence, config_fields[i].name, n) && sentence[n] == ' ') return i;
+  }
+  return 0;
+}
+
+static int keep(struct maker *m, const struct config *given, struct error *err) {
+  struct tune_space *o = m->out;
+  struct config c = *given;
+  struct error why = {0};
+  o->enumerated++;
+  if (config_resolve(m->s, m->t, m->p, &c, &why)) {
+    struct tune_pruned *pruned = &o->pruned[field_of(why.text)];
+    if (!pruned->count++) snprintf(pruned->why, sizeof pruned->why, "%.*s", (int)sizeof pruned->why - 1, why.text);
+    o->infeasible++;
+    return 0;
+  }
+  for (int i = 0; i < o->n; i++)
+    if (!memcmp(&o->points[i].config, &c, sizeof c)) return o->alike++, 0;
+  if (o->n == m->capacity) {
+    m->capacity = m->capacity ? 2 * m->capacity : 256;
+    struct tune_point *grown = realloc(o->points, (size_t)m->capacity * sizeof *grown);
+    if (!grown) return fail(err, STROBE_NO_MEMORY, "no memory for %d configs", m->capacity);
+    o->points = grown;
+  }
+  o->points[o->n++] = (struct tune_point){c, tune_cost(m->s, m->t, m->p, &c)};
+  return 0;
+}
+
+static int enumerate(struct maker *m, int axis, struct config *c, struct error *err) {
+  if (axis == m->n_axes) return keep(m, c, err);
+  const struct axis *a = &m->axes[axis];
+  if (m->base->v[a->field] != CONFIG_UNSET) return enumerate(m, axis + 1, c, err); // what was given stays
+  if (m->same_bits && a->changes_bits) {
+    c->v[a->field] = m->fallback.v[a->field];
+    return enumerate(m, axis + 1, c, err);
+  }
+  int status = 0;
+  for (int i = 0; i < a->n && !status; i++) {
+    if (!worth(m, a->field, a->values[i])) continue;
+    c->v[a->field] = a->values[i] * (a->unit == PER_VECTOR ? m->t->lanes : a->unit);
+    status = enumerate(m, axis + 1, c, err);
+  }
+  c->v[a->field] = CONFIG_UNSET;
+  return status;
+}
+
+static int by_cost(const void *a, const void *b) {
+  const struct tune_point *x = a, *y = b;
+  if (x->cost != y->cost) return (x->cost > y->cost) - (x->cost < y->cost);
+  return memcmp(&x->config, &y->config, sizeof x->config); // the same order on every machine
+}
+
+int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, const struct config *base,
+                    bool same_bits, struct tune_space *out, struct error *err) {
+  *out = (struct tune_space){0};
+  if (t->family != FAMILY_CPU)
+    return fail(err, STROBE_UNSUPPORTED, "tune: target %s has no search space yet; its defaults were measured",
+                t->name);
+  struct maker m = {.s = s, .t = t, .p = p, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
+  int status = config_resolve(s, t, p, &m.fallback, err);
+  if (status) return status;
+  const bool decode = config_is_decode(&m.fallback);
+  m.axes = decode ? decode_axes : prefill_axes;
+  m.n_axes =
+      decode ? (int)(sizeof decode_axes / sizeof *decode_axes) : (int)(sizeof prefill_axes / sizeof *prefill_axes);
+  struct config c = *base;
+  if (decode) c.v[CFG_KERNEL] = KERNEL_DECODE;
+  status = keep(&m, &m.fallback, err);
+  if (!status) status = enumerate(&m, 0, &c, err);
+  if (status) {
+    tune_space_free(out);
+    return status;
+  }
+  qsort(out->points, (size_t)out->n, sizeof *out->points, by_cost);
+  for (int i = 0; i < out->n; i++)
+    if (!memcmp(&out->points[i].config, &m.fallback, sizeof m.fallback)) out->default_point = i;
+  return 0;
+}
+
+void tune_space_free(struct tune_space *space) {
+  free(space->points);
+  *space = (struct tune_space){0};
+}

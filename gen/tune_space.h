@@ -1,0 +1,37 @@
+// What the tuner may choose from: the feasible configs of an instance, and a model that says which to try first.
+#ifndef STROBE_GEN_TUNE_SPACE_H
+#define STROBE_GEN_TUNE_SPACE_H
+
+#include "spec.h"
+
+struct tune_point {
+  struct config config; // resolved
+  double cost;          // the model's time, in multiply-add slots (decode: bytes read); only ratios mean anything
+};
+
+// Why points fell away: one sentence per config field that refused, with how many it refused.
+struct tune_pruned {
+  int count;
+  char why[200]; // the first refusal's words
+};
+
+struct tune_space {
+  struct tune_point *points; // by cost, the cheapest first; no two alike; the default is among them
+  int n, default_point;      // index of the config that the heuristic gives
+  int enumerated, infeasible, alike;
+  struct tune_pruned pruned[CFG_COUNT]; // by the field whose check refused
+};
+
+// Every combination of the fields' values that `base` leaves unset. same_bits: only fields that never change a bit of
+// the result (block_m, tile_n, stages, unroll, prefetch, packing; not block_n, not exp). STROBE_UNSUPPORTED (no search
+// space for this target), STROBE_INVALID (base itself is not feasible), STROBE_NO_MEMORY.
+int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, const struct config *base,
+                    bool same_bits, struct tune_space *out, struct error *err);
+void tune_space_free(struct tune_space *space);
+
+// The model. Prefill: slots of the multiply-add pipes per query vector and key: both products, the softmax, rescaling,
+// loop overhead, padding of ragged tiles, copies. Decode: bytes over the share of bandwidth that a prefetch distance
+// keeps.
+double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
+
+#endif

@@ -1,0 +1,74 @@
+#include "tune_stats.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST = 256 };
+
+static int ascending(const void *a, const void *b) {
+  const double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static int sorted(const double *x, int n, double *out) {
+  if (n > MOST) n = MOST;
+  memcpy(out, x, (size_t)n * sizeof *x);
+  qsort(out, (size_t)n, sizeof *out, ascending);
+  return n;
+}
+
+double tune_median(const double *x, int n) {
+  double s[MOST];
+  n = sorted(x, n, s);
+  return n == 0 ? 0 : n % 2 ? s[n / 2] : (s[n / 2 - 1] + s[n / 2]) / 2;
+}
+
+double tune_noise(const double *x, int n) {
+  double s[MOST], sum = 0, squares = 0;
+  n = sorted(x, n, s);
+  const double middle = tune_median(x, n);
+  n -= n / 10;
+  if (n < 2) return 0;
+  for (int i = 0; i < n; i++) sum += s[i];
+  for (int i = 0; i < n; i++) squares += (s[i] - sum / n) * (s[i] - sum / n);
+  return 100 * sqrt(squares / (n - 1)) / middle;
+}
+
+double tune_upper_bound(const double *x, int n) {
+  // Student's t, one-sided 95 %, by degrees of freedom.
+  static const double t[] = {0,    6.31, 2.92, 2.35, 2.13, 2.02, 1.94, 1.89,
+                             1.86, 1.83, 1.81, 1.80, 1.78, 1.77, 1.76, 1.75};
+  if (n < 2) return INFINITY;
+  double sum = 0, squares = 0;
+  for (int i = 0; i < n; i++) sum += log(x[i]);
+  for (int i = 0; i < n; i++) squares += (log(x[i]) - sum / n) * (log(x[i]) - sum / n);
+  const int degrees = n - 1, last = (int)(sizeof t / sizeof *t) - 1;
+  return exp(sum / n + t[degrees < last ? degrees : last] * sqrt(squares / degrees / n));
+}
+
+// Rank of each candidate's value among the n; ties share the mean rank.
+static void ranks(const double *x, int n, double *rank) {
+  for (int i = 0; i < n; i++) {
+    int below = 0, equal = 0;
+    for (int j = 0; j < n; j++) below += x[j] < x[i], equal += x[j] == x[i];
+    rank[i] = below + (equal - 1) / 2.0;
+  }
+}
+
+double tune_rank_correlation(const struct tune_candidate *c, int n) {
+  double x[MOST], y[MOST], a[MOST], b[MOST], mean, xy = 0, xx = 0, yy = 0;
+  int m = 0;
+  for (int i = 0; i < n && m < MOST; i++)
+    if (c[i].ratio > 0) x[m] = c[i].predicted, y[m++] = c[i].ratio;
+  if (m < 3) return 0;
+  ranks(x, m, a);
+  ranks(y, m, b);
+  mean = (m - 1) / 2.0;
+  for (int i = 0; i < m; i++) {
+    xy += (a[i] - mean) * (b[i] - mean);
+    xx += (a[i] - mean) * (a[i] - mean);
+    yy += (b[i] - mean) * (b[i] - mean);
+  }
+  return xx > 0 && yy > 0 ? xy / sqrt(xx * yy) : 0;
+}

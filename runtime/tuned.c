@@ -1,0 +1,57 @@
+#include "tuned.h"
+
+#include <string.h>
+
+int tuned_init(struct tuned *t, const char *text, struct error *err) {
+  *t = (struct tuned){.lock = PTHREAD_MUTEX_INITIALIZER};
+  int status = text ? tune_db_parse(&t->own, text, strlen(text), "context_options.tunings", err) : 0;
+  if (!status && t->own.malformed)
+    status =
+        fail(err, STROBE_INVALID,
+             "context_options.tunings: %d lines are not records of a tuning database; strobe db export --c writes it",
+             t->own.malformed);
+  if (status) tune_db_free(&t->own);
+  return status;
+}
+
+void tuned_free(struct tuned *t) {
+  tune_db_free(&t->own);
+  tune_db_free(&t->file);
+  pthread_mutex_destroy(&t->lock);
+}
+
+static bool same_file(const struct stat *a, const struct stat *b) {
+  return a->st_nlink && a->st_ino == b->st_ino && a->st_dev == b->st_dev && a->st_size == b->st_size &&
+         a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+}
+
+static void refresh(struct tuned *t) {
+  struct buf path = {0};
+  struct stat now;
+  tune_db_path(NULL, &path);
+  if (!path.failed && path.data && *path.data && !stat(path.data, &now) && S_ISREG(now.st_mode) &&
+      !same_file(&t->seen, &now)) {
+    struct tune_db db = {0};
+    if (tune_db_read(path.data, &db, NULL)) tune_db_free(&db);
+    tune_db_free(&t->file);
+    t->file = db;
+    t->seen = now;
+  }
+  buf_free(&path);
+}
+
+bool tuned_find(struct tuned *t, const struct tune_key *key, struct tune_record *out) {
+  pthread_mutex_lock(&t->lock);
+  refresh(t);
+  const struct tune_record *r = tune_db_find(&t->file, key);
+  if (!r) r = tune_db_find(&t->own, key);
+  if (r) *out = *r;
+  pthread_mutex_unlock(&t->lock);
+  return r != NULL;
+}
+
+void tuned_keep(struct tuned *t, const struct tune_record *r) {
+  pthread_mutex_lock(&t->lock);
+  tune_db_add(&t->own, r, NULL); // without memory the next plan measures again
+  pthread_mutex_unlock(&t->lock);
+}
