@@ -80,7 +80,7 @@ $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h r
 	  xargs -r -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
 	@ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
-$(BUILD)/tests/test_cli $(BUILD)/tests/test_output: $(BUILD)/strobe
+$(BUILD)/tests/test_cli $(BUILD)/tests/test_cli_tune $(BUILD)/tests/test_output: $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)

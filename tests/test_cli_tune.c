@@ -1,0 +1,82 @@
+// strobe tune and strobe db from outside: what they print, record and refuse.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "cli_run.h"
+
+static bool shell(const char *command) { // in dir
+  char line[1024];
+  snprintf(line, sizeof line, "cd %s && %s", dir, command);
+  return system(line) == 0;
+}
+
+static void bad_input(void **state) {
+  (void)state;
+  static const struct {
+    const char *arguments, *word, *other;
+  } row[] = {
+      {"tune d64:f32:q64k64 --budget soon --db t.txt", "--budget \"soon\"", "30s"},
+      {"tune d64:f32:q64k64 --budget 1h --db t.txt", "--budget \"1h\"", "30s"},
+      {"tune d64:f32:q64k64 --budget 0.01s --db t.txt", "0.01s", "0.5s"},
+      {"tune d64:f32:q0k64 --db t.txt", "no query", "1 or more"},
+      {"tune d64:bf16:q64k64 --target sm90a --db t.txt", "sm90a", "GPU"},
+      {"tune d64:f32:q64k64 d32:f32:q64k64 --plot p.svg --db t.txt", "--plot", "one problem"},
+      {"tune d64:f32:q64k64 --set block_n=7 --db t.txt", "block_n 7", "nearest"},
+      {"db shwo --db t.txt", "shwo", "show"},
+      {"db show other.txt --db t.txt", "other.txt", "--db"},
+      {"db merge --db t.txt", "no file", "usage"},
+      {"db merge nothing.txt --db t.txt", "nothing.txt", "No such file"},
+  };
+  for (size_t i = 0; i < sizeof row / sizeof *row; i++)
+    if (!strstr(row[i].arguments, "sm90a") ||
+        access("/dev/nvidia0", F_OK)) // a GPU has no search space: another sentence
+      refuses(row[i].arguments, strstr(row[i].arguments, "sm90a") ? "sm90a" : row[i].word,
+              strstr(row[i].arguments, "sm90a") ? "" : row[i].other);
+}
+
+static void tunes_and_records(void **state) {
+  (void)state;
+  const struct outcome *o =
+      works("tune d32:f32:b1h2q128k128 --budget 0.7s --candidates 6 --db t.txt --plot map.svg --explain");
+  assert_non_null(strstr(o->out, "the default"));
+  assert_non_null(strstr(o->out, "rank correlation"));
+  assert_non_null(strstr(o->out, "recorded in t.txt"));
+  assert_true(shell("grep -q '^<svg' map.svg"));
+  o = works("db show --db t.txt");
+  assert_non_null(strstr(o->out, "d32:f32"));
+  works("db show --all --json --db t.txt");
+  works("db export --c --db t.txt -o tunings.c");
+  assert_true(shell("cc -std=c99 -Wall -Wextra -Werror -c tunings.c"));
+  works("db merge t.txt --db merged.txt");
+  assert_true(shell("cmp -s t.txt merged.txt"));
+  works("db prune --db merged.txt"); // nothing of another version is in it
+  assert_true(shell("cmp -s t.txt merged.txt"));
+  o = works("db path --db t.txt");
+  assert_string_equal(o->out, "t.txt\n");
+}
+
+static void an_unwritable_database_is_survived(void **state) {
+  (void)state;
+  const struct outcome *o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --db /proc/none/t.txt");
+  assert_non_null(strstr(o->err, "not recorded"));
+  o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --dry --json");
+  assert_non_null(strstr(o->out, "\"candidates\""));
+  assert_string_equal(o->err, "");
+}
+
+static int set_up(void **state) {
+  (void)state;
+  return make_directory() ? 0 : -1;
+}
+
+int main(int argc, char **argv) {
+  (void)argc;
+  const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input), cmocka_unit_test(tunes_and_records),
+                                     cmocka_unit_test(an_unwritable_database_is_survived)};
+  return find_binary(argv[0]) ? cmocka_run_group_tests(tests, set_up, remove_directory) : 1;
+}
