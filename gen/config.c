@@ -9,7 +9,7 @@ const struct exp_info exp_table[EXP_COUNT] = {
 };
 
 const struct config_field_info config_fields[CFG_COUNT] = {
-    [CFG_BLOCK_M] = {"block_m", FAMILY_ANY, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64",
+    [CFG_BLOCK_M] = {"block_m", FAMILY_ANY, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64 (avx2: 8, 16, 24 or 32)",
                      "query rows of a tile, one query per lane"},
     [CFG_BLOCK_N] = {"block_n", FAMILY_ANY, "a multiple of 16 (of 32 with bf16), up to 512",
                      "key rows of a KV block: one running maximum and one rescale per block"},

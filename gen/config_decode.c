@@ -90,9 +90,10 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
   r.v[CFG_KERNEL] = KERNEL_DECODE;
   if (r.v[CFG_BLOCK_M] == CONFIG_UNSET) r.v[CFG_BLOCK_M] = default_block_m(p);
   if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M]);
-  if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = s->p == DT_BF16 ? EXP_TABLE1 : EXP_TABLE2;
+  if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
   if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s) : 0;
-  int status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
+  int status = config_check_exp(t, r.v[CFG_EXP], err);
+  if (!status) status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 16, up to 65536", KEYS, KEYS, BLOCK_N_MAX, err);
   if (!status) status = check_range(&r, CFG_PREFETCH, "0 to 1024", 1, 0, PREFETCH_MAX, err);
   if (!status) *c = r;

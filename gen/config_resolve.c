@@ -27,8 +27,16 @@ static const struct cpu_defaults vector_defaults = {
 static const struct cpu_defaults scalar_defaults = {
     .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
 
+// 16 registers: 12 accumulators, a row of Q, a broadcast of K. Nothing is left for softmax beside them, nor for tables.
+static const struct cpu_defaults few_registers_defaults = {
+    .cols = 3, .block_n = 128, .tile_n = 4, .stages = 1, .exp_f32 = EXP_POLY5, .exp_bf16 = EXP_POLY3};
+
 static const struct cpu_defaults *defaults_of(const struct target *t) {
-  return t->vregs ? &vector_defaults : &scalar_defaults;
+  return t->vregs == 0 ? &scalar_defaults : t->vregs < 32 ? &few_registers_defaults : &vector_defaults;
+}
+
+enum exp_kind config_default_exp(const struct spec *s, const struct target *t) {
+  return s->p == DT_BF16 ? defaults_of(t)->exp_bf16 : defaults_of(t)->exp_f32;
 }
 
 struct resolver {
@@ -59,13 +67,21 @@ static int block_n_step(const struct resolver *r) { return r->pairs ? 32 : 16; }
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
+bool config_top_fits(const struct target *t, const struct config *c) {
+  const int cols = c->v[CFG_BLOCK_M] / t->lanes;
+  if (!t->bcast_temps || c->v[CFG_STAGES] == 2) return true;
+  return c->v[CFG_TILE_N] * cols + 2 * cols + t->bcast_temps <= t->vregs;
+}
+
 // QK holds its accumulators, a row of Q and the running maximum; interleaved with the softmax also the row sums and the
-// temporaries of exp. The epilogue transposes one vector per lane beside three more.
+// temporaries of exp. The epilogue transposes one vector per lane beside three more (and a logarithm's temporaries,
+// where it takes some).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
   if (config_is_decode(c)) return decode_vregs(s, t);
-  int cols = c->v[CFG_BLOCK_M] / t->lanes, qk = c->v[CFG_TILE_N] * cols + 2 * cols;
+  int cols = c->v[CFG_BLOCK_M] / t->lanes, top = config_top_fits(t, c) ? cols : 0;
+  int qk = c->v[CFG_TILE_N] * cols + cols + top + t->bcast_temps;
   int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
-  return larger(qk + softmax, t->lanes + 3);
+  return larger(qk + softmax, t->lanes + 3 + 3 * t->bcast_temps);
 }
 
 // Code of QK + PV: vector operations of up to 9.5 bytes, one per accumulator and head_dim step (bf16: pair of steps),
@@ -126,7 +142,19 @@ static int check_block_n(struct resolver *r) {
   return check_range(r, CFG_BLOCK_N, step, step, BLOCK_N_MAX);
 }
 static int check_stages(struct resolver *r) { return check_range(r, CFG_STAGES, 1, 1, 2); }
-static int check_exp(struct resolver *r) { return check_range(r, CFG_EXP, 1, 0, EXP_COUNT - 1); }
+
+int config_check_exp(const struct target *t, int kind, struct error *err) {
+  if (kind < 0 || kind >= EXP_COUNT)
+    return fail(err, STROBE_INVALID, "exp %d on %s: must be %s; poly5 is the nearest", kind, t->name,
+                config_fields[CFG_EXP].allowed);
+  if (exp_table[kind].table && !t->lookup)
+    return fail(err, STROBE_INVALID,
+                "exp %s on %s: it looks up 16 entries in a register, which this target can't; must be poly3 or poly5; "
+                "%s is the nearest",
+                exp_table[kind].name, t->name, kind == EXP_TABLE1 ? "poly3" : "poly5");
+  return STROBE_OK;
+}
+static int check_exp(struct resolver *r) { return config_check_exp(r->t, r->v[CFG_EXP], r->err); }
 static int check_prefetch(struct resolver *r) { return check_range(r, CFG_PREFETCH, 1, 0, PREFETCH_MAX); }
 
 static bool tile_works(const struct resolver *r, int tile) {
@@ -239,7 +267,7 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   set_default(&v[CFG_TILE_N], d->tile_n);
   set_default(&v[CFG_BLOCK_N], default_block_n(r));
   set_default(&v[CFG_BLOCK_M], default_block_m(r, p));
-  set_default(&v[CFG_EXP], (int)(r->s->p == DT_BF16 ? d->exp_bf16 : d->exp_f32));
+  set_default(&v[CFG_EXP], (int)config_default_exp(r->s, r->t));
   set_default(&v[CFG_PREFETCH], d->prefetch);
   // A copy pays when several query blocks read it.
   bool one_block = p && p->q_len >= 0 && p->q_len <= v[CFG_BLOCK_M];

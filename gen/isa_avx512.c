@@ -1,8 +1,6 @@
 // AVX-512 (F, BW, DQ, VL) and AVX512_BF16, one row per operation.
 #include "vop.h"
 
-#include <string.h>
-
 static const struct isa_row avx512_rows[] = {
     {"zero", "$0 = _mm512_setzero_ps()", "vpxord $0,$0,$0", 0, 0},
     {"load", "$0 = _mm512_loadu_ps($1p)", "vmovups $0,$1", 0, 0},
@@ -20,6 +18,9 @@ static const struct isa_row avx512_rows[] = {
     {"round", "$0 = _mm512_roundscale_ps($1, 8)", "vrndscaleps $0,$1,8", 0, 0},
     {"frac", "$0 = _mm512_reduce_ps($1, 8)", "vreduceps $0,$1,8", 0, 0},
     {"frac16", "$0 = _mm512_reduce_ps($1, 4 << 4 | 8)", "vreduceps $0,$1,72", 0, 0},
+    {"exp2_split", "$0 = _mm512_roundscale_ps($2, 8); $1 = _mm512_reduce_ps($2, 8)",
+     "vrndscaleps $0,$2,8; vreduceps $1,$2,8", 0, 0},
+    {"exp2_scale", "$0 = _mm512_scalef_ps($1, $2)", "vscalefps $0,$1,$2", 0, 0},
     {"scalef", "$0 = _mm512_scalef_ps($1, $2)", "vscalefps $0,$1,$2", 0, 0},
     {"lookup", "$0 = _mm512_permutexvar_ps($1i, $2)", "vpermps $0,$1,$2", 0, 0.3},
     {"exponent", "$0 = _mm512_getexp_ps($1)", "vgetexpps $0,$1", 0, 0},
@@ -96,32 +97,16 @@ static const struct isa_row bf16_rows[] = {
      "eax $2; vpbroadcastd t0,eax; vpcmpd kt,t0,#iota,6; vcvtneps2bf16 yt0,$1; vmovdqu16 $0{kt},yt0", 1, 0.6},
 };
 
-static const struct isa avx512 = {"avx512",
-                                  NULL,
-                                  avx512_rows,
-                                  sizeof avx512_rows / sizeof avx512_rows[0],
-                                  "__m512",
-                                  "__mmask16",
-                                  "avx512f,avx512bw,avx512dq,avx512vl"};
-static const struct isa avx512bf16 = {"avx512bf16",
-                                      &avx512,
-                                      bf16_rows,
-                                      sizeof bf16_rows / sizeof bf16_rows[0],
-                                      "__m512",
-                                      "__mmask16",
-                                      "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"};
-
-static const struct isa *const isas[] = {&avx512, &avx512bf16};
-
-const struct isa *isa_find(const char *name) {
-  for (size_t i = 0; name && i < sizeof isas / sizeof isas[0]; i++)
-    if (strcmp(isas[i]->name, name) == 0) return isas[i];
-  return NULL;
-}
-
-const struct isa_row *isa_row(const struct isa *isa, const char *op) {
-  for (; isa; isa = isa->base)
-    for (int i = 0; i < isa->n_rows; i++)
-      if (strcmp(isa->rows[i].op, op) == 0) return &isa->rows[i];
-  return NULL;
-}
+const struct isa isa_avx512 = {.name = "avx512",
+                               .rows = avx512_rows,
+                               .n_rows = sizeof avx512_rows / sizeof avx512_rows[0],
+                               .vector_type = "__m512",
+                               .mask_type = "__mmask16",
+                               .attribute = "avx512f,avx512bw,avx512dq,avx512vl"};
+const struct isa isa_avx512bf16 = {.name = "avx512bf16",
+                                   .base = &isa_avx512,
+                                   .rows = bf16_rows,
+                                   .n_rows = sizeof bf16_rows / sizeof bf16_rows[0],
+                                   .vector_type = "__m512",
+                                   .mask_type = "__mmask16",
+                                   .attribute = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"};

@@ -75,8 +75,9 @@ static void describe_registers(struct printer_state *p) {
   size_t n = 0;
   for (int i = 0; i < p->scope.n_vreg && n < sizeof text - 40; i++) {
     const struct vreg_decl *d = &p->scope.vreg[i];
-    int count = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + d->mask;
-    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s%d", n ? ", " : "", d->name, d->mask ? "k" : "v", first);
+    const bool k = d->mask && !p->scope.masks_are_vregs;
+    int count = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + k;
+    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s%d", n ? ", " : "", d->name, k ? "k" : "v", first);
     if (count > 1) n += (size_t)snprintf(text + n, sizeof text - n, "-%d", first + count - 1);
   }
   if (n > strlen(p->phase->registers)) memcpy(p->phase->registers, text, n + 1);
@@ -187,6 +188,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "o_type", dtype_table[s->o].name);
   bind_int(b, "causal", s->mask != MASK_FULL);
   bind_int(b, "lanes", i->target->lanes);
+  bind_int(b, "top_in_memory", !config_is_decode(&i->config) && !config_top_fits(i->target, &i->config));
   bind_int(b, "block_m", c[CFG_BLOCK_M]);
   bind_int(b, "block_n", c[CFG_BLOCK_N]);
   bind_int(b, "tile_n", c[CFG_TILE_N]);
@@ -239,6 +241,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                 .broadcast = x86_mnemonic("vbroadcastss", 12),
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
+    p->scope.masks_are_vregs = o->printer != PRINTER_SCALAR && isa->vex;
     struct render_options with_symbol = *o;
     if (!o->symbol) with_symbol.symbol = symbol.data;
     struct bindings b = {.n = 0};

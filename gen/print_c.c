@@ -59,18 +59,24 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
 
 // ---- intrin ----
 
+// `_mm512_set1_ps(`, `_mm256_set1_ps(`: the intrinsic of the vector's width.
+static void intrin_name(const struct printer_state *p, const char *name, struct buf *out) {
+  buf_str(out, p->isa->vex ? "_mm256_" : "_mm512_");
+  buf_str(out, name);
+}
+
 static void intrin_value(const struct printer_state *p, const struct operand *o, struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
   case OPD_MASK: vop_register_name(&p->scope, o, out); break;
   case OPD_MEM:
-    buf_str(out, "_mm512_loadu_ps(");
+    intrin_name(p, "loadu_ps(", out);
     print_pointer(p, o, false, out);
     buf_char(out, ')');
     break;
   case OPD_BCAST:
     if (p->scope.name[o->base].bytes == 4) {
-      buf_str(out, "_mm512_set1_ps(");
+      intrin_name(p, "set1_ps(", out);
       buf_str(out, p->scope.name[o->base].name);
       buf_char(out, '[');
       print_linear(p, &o->index, out);
@@ -83,20 +89,26 @@ static void intrin_value(const struct printer_state *p, const struct operand *o,
     break;
   case OPD_LITERAL:
     if (finite_bits(o->bits) && o->text[1] != 'x') {
-      buf_str(out, "_mm512_set1_ps(");
+      intrin_name(p, "set1_ps(", out);
       print_float(o->bits, out);
       buf_char(out, ')');
     } else {
-      buf_printf(out, "_mm512_castsi512_ps(_mm512_set1_epi32((int)0x%08xu))", o->bits);
+      intrin_name(p, p->isa->vex ? "castsi256_ps(" : "castsi512_ps(", out);
+      intrin_name(p, "set1_epi32(", out);
+      buf_printf(out, "(int)0x%08xu))", o->bits);
     }
     break;
-  case OPD_VCONST: buf_printf(out, "_mm512_loadu_ps(%s)", vconst_table[o->vconst].name); break;
+  case OPD_VCONST:
+    intrin_name(p, "loadu_ps(", out);
+    buf_printf(out, p->isa->vex ? "(const float *)%s)" : "%s)", vconst_table[o->vconst].name);
+    break;
   case OPD_INT: print_linear(p, &o->index, out); break;
   }
 }
 
 static void intrin_operand(const struct printer_state *p, const struct operand *o, char suffix, struct buf *out) {
-  const char *open = suffix == 'i' ? "_mm512_castps_si512(" : suffix == 'h' ? "(__m512bh)(" : NULL;
+  const char *to_integer = p->isa->vex ? "_mm256_castps_si256(" : "_mm512_castps_si512(";
+  const char *open = suffix == 'i' ? to_integer : suffix == 'h' ? "(__m512bh)(" : NULL;
   if (suffix == 'p') {
     print_pointer(p, o, false, out);
   } else if (open && !(suffix == 'h' && o->kind == OPD_REG)) {

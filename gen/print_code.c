@@ -15,7 +15,7 @@ enum { POOL = sizeof pool / sizeof pool[0], MASK_TEMP = 7 };
 // ---- instructions of a row ----
 
 static int parse_row_operand(const char **c, struct row_operand *o) {
-  if (**c == 'y') o->half = true, ++*c;
+  if (**c == 'y' || **c == 'x') o->half = true, ++*c;
   if (**c == '$') {
     o->kind = ROW_OPERAND;
     o->value = (*c)[1] - '0';
@@ -53,6 +53,8 @@ static void parse_row(const struct isa_row *row, struct code_row *out) {
   for (const char *c = row->code; *c;) {
     struct row_insn *insn = &out->insn[out->n++];
     while (*c == ' ') c++;
+    if (!strncmp(c, "each ", 5)) insn->each = true, c += 5;
+    if (!strncmp(c, "full ", 5)) insn->full = true, c += 5;
     size_t len = strcspn(c, " ");
     insn->mask = -1;
     insn->mnemonic = len == 3 && !memcmp(c, "eax", 3) ? -1 : x86_mnemonic(c, (int)len);
@@ -231,15 +233,16 @@ static int literal_memory(struct printer_state *p, uint32_t bits, struct x86_ope
   while (i < p->n_literals && p->table_bits[p->literal[i] / 16][p->literal[i] % 16] != bits) i++;
   if (i == p->n_literals) {
     if (i == MAX_LITERALS || p->table_lines == 64) return fail(err, STROBE_INTERNAL, "constant table is full");
-    if (i % 16 == 0)
+    const int copies = p->isa->vex ? p->target->lanes : 1, per_line = 16 / copies;
+    if (i % per_line == 0)
       p->literal[i] = 16 * p->table_lines++; // a new line of 16
     else
-      p->literal[i] = p->literal[i - 1] + 1;
+      p->literal[i] = p->literal[i - 1] + copies;
     p->n_literals++;
-    p->table_bits[p->literal[i] / 16][p->literal[i] % 16] = bits;
+    for (int c = 0; c < copies; c++) p->table_bits[p->literal[i] / 16][p->literal[i] % 16 + c] = bits;
   }
   int status = table_memory(p, p->literal[i] / 16, p->literal[i] % 16, out, err);
-  out->bcast = true;
+  out->bcast = !p->isa->vex;
   return status;
 }
 
@@ -256,11 +259,21 @@ void code_constants(struct printer_state *p, struct buf *out) {
 
 // ---- operations ----
 
+static struct x86_operand vector(const struct printer_state *p, int reg, bool half) {
+  enum x86_kind whole = p->isa->vex ? X86_YMM : X86_ZMM, part = p->isa->vex ? X86_XMM : X86_YMM;
+  return (struct x86_operand){.kind = half ? part : whole, .reg = reg, .index = -1};
+}
+
 static int operand(struct printer_state *p, const struct operand *o, bool half, struct x86_operand *out,
                    struct error *err) {
   switch (o->kind) {
-  case OPD_REG: *out = (struct x86_operand){.kind = half ? X86_YMM : X86_ZMM, .reg = o->reg, .index = -1}; return 0;
-  case OPD_MASK: *out = (struct x86_operand){.kind = X86_K, .reg = 1 + o->reg, .index = -1}; return 0;
+  case OPD_MASK:
+    if (!p->isa->vex) {
+      *out = (struct x86_operand){.kind = X86_K, .reg = 1 + o->reg, .index = -1};
+      return 0;
+    }
+    // fall through
+  case OPD_REG: *out = vector(p, o->reg, half); return 0;
   case OPD_MEM:
   case OPD_BCAST: return memory(p, o, out, err);
   case OPD_LITERAL: return literal_memory(p, o->bits, out, err);
@@ -286,63 +299,147 @@ static int load_eax(struct printer_state *p, const struct operand *o, struct err
   return status || !l->constant ? status : put(p, &p->body, &insn, err);
 }
 
-static int emit_insn(struct printer_state *p, const struct row_insn *r, const struct operand *o, struct error *err) {
-  if (r->mnemonic < 0) return load_eax(p, &o[r->op[0].value], err);
-  struct x86_insn insn = {.mnemonic = r->mnemonic, .n = r->n, .zeroing = r->zeroing};
-  for (int i = 0; i < r->n; i++) {
-    const struct row_operand *x = &r->op[i];
-    struct x86_operand *out = &insn.op[i];
-    int status = 0;
-    switch (x->kind) {
-    case ROW_OPERAND:
-      if (x->value == -2)
-        *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
-      else
-        status = operand(p, &o[x->value], x->half, out, err);
-      break;
-    case ROW_TEMP:
-      *out = (struct x86_operand){.kind = x->half ? X86_YMM : X86_ZMM, .reg = p->scope.vregs + x->value, .index = -1};
-      break;
-    case ROW_VCONST: status = vconst_memory(p, x->value, out, err); break;
-    case ROW_LITERAL: status = literal_memory(p, (uint32_t)x->value, out, err); break;
-    case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; break;
-    case ROW_IMM: *out = (struct x86_operand){.kind = X86_IMM, .value = x->value}; break;
-    }
-    if (status) return status;
-    if (out->kind == X86_MEM) out->size = out->bcast ? 4 : x86_memory_size(r->mnemonic);
+// A row's operand as an instruction's; temporaries are the registers after those in use.
+static int resolve(struct printer_state *p, const struct row_operand *x, const struct operand *o,
+                   struct x86_operand *out, struct error *err) {
+  switch (x->kind) {
+  case ROW_OPERAND:
+    if (x->value >= 0) return operand(p, &o[x->value], x->half, out, err);
+    *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
+    return 0;
+  case ROW_TEMP: *out = vector(p, p->scope.vregs + x->value, x->half); return 0;
+  case ROW_VCONST: return vconst_memory(p, x->value, out, err);
+  case ROW_LITERAL: return literal_memory(p, (uint32_t)x->value, out, err);
+  case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; return 0;
+  default: *out = (struct x86_operand){.kind = X86_IMM, .value = x->value}; return 0;
   }
-  if (insn.op[1].kind == X86_MEM && insn.op[1].bcast && r->mnemonic == p->move) { // a move has no {1to16}
-    insn.mnemonic = p->broadcast;
-    insn.op[1].bcast = false;
-  }
-  if (r->mask == -2)
-    insn.mask = MASK_TEMP;
-  else if (r->mask >= 0)
-    insn.mask = 1 + o[r->mask].reg;
-  return put(p, &p->body, &insn, err);
 }
 
-int code_op(struct printer_state *p, const struct vop *op, const struct operand *o, int n, struct error *err) {
-  (void)n;
-  struct code_row *row = &p->rows[op - vop_table];
-  if (!row->row) {
-    const struct isa_row *found = isa_row(p->isa, op->name);
-    if (!found) return fail(err, STROBE_UNSUPPORTED, "%s has no row for @%s", p->target->name, op->name);
-    parse_row(found, row);
+static int build_insn(struct printer_state *p, const struct row_insn *r, const struct operand *o, struct x86_insn *insn,
+                      struct error *err) {
+  *insn = (struct x86_insn){.mnemonic = r->mnemonic, .n = r->n, .zeroing = r->zeroing, .vex = p->isa->vex};
+  for (int i = 0; i < r->n; i++) {
+    int status = resolve(p, &r->op[i], o, &insn->op[i], err);
+    if (status) return status;
   }
+  struct x86_operand *from = &insn->op[1];
+  if (r->mnemonic == p->move && from->kind == X86_MEM && from->bcast)
+    insn->mnemonic = p->broadcast; // it has no {1to16}
+  for (int i = 0; i < r->n; i++) {
+    struct x86_operand *m = &insn->op[i];
+    if (m->kind != X86_MEM) continue;
+    m->size = m->bcast ? 4 : x86_memory_size(insn);
+    if (insn->mnemonic == p->broadcast) m->bcast = false;
+  }
+  insn->mask = r->mask == -2 ? MASK_TEMP : r->mask >= 0 ? 1 + o[r->mask].reg : 0;
+  return 0;
+}
+
+// The instruction once per element, numbered in its last operand and in memory, while the number is below n: skipped
+// by a jump if n is in eax, left out if n is constant.
+static int emit_each(struct printer_state *p, const struct row_insn *r, const struct operand *o,
+                     const struct operand *n, struct error *err) {
+  static const struct x86_operand eax = {.kind = X86_R32, .reg = X86_RAX, .index = -1};
+  const struct linear *count = &n->index;
+  struct x86_insn insn;
+  int status = build_insn(p, r, o, &insn, err);
+  if (status) return status;
+  for (int e = 0; e < p->target->lanes && (count->n || e < count->constant); e++) {
+    uint8_t bytes[15];
+    insn.op[insn.n - 1].value = e;
+    struct x86_insn compare = {.mnemonic = x86_mnemonic("cmp", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = e}}};
+    struct x86_insn skip = {
+        .mnemonic = x86_mnemonic("jle", 3), .n = 1, .op = {{.kind = X86_IMM, .value = x86_encode(&insn, bytes)}}};
+    if (count->n && ((status = put(p, &p->body, &compare, err)) || (status = put(p, &p->body, &skip, err))))
+      return status;
+    if ((status = put(p, &p->body, &insn, err))) return status;
+    for (int i = 0; i < insn.n; i++)
+      if (insn.op[i].kind == X86_MEM) insn.op[i].value += insn.op[i].size;
+  }
+  return 0;
+}
+
+// ---- broadcast operands where instructions have none ----
+
+static bool same_operand(const struct operand *a, const struct operand *b) {
+  return a->base == b->base && !memcmp(&a->index, &b->index, sizeof a->index);
+}
+
+// The broadcast operand of a row that isn't just moved into a register; -1: none.
+static int operand_to_hold(const struct printer_state *p, const struct code_row *row, const struct operand *o) {
+  if (!p->isa->vex) return -1;
+  for (int i = 0; i < row->n; i++)
+    for (int k = 0; k < row->insn[i].n && row->insn[i].mnemonic != p->move; k++) {
+      const struct row_operand *x = &row->insn[i].op[k];
+      if (x->kind == ROW_OPERAND && x->value >= 0 && o[x->value].kind == OPD_BCAST) return x->value;
+    }
+  return -1;
+}
+
+// Replaces o by the register that holds it, which is loaded unless it does already.
+static int hold(struct printer_state *p, struct operand *o, int reg, struct error *err) {
+  const bool there = p->held.reg == reg && p->held.vregs == p->scope.vregs && same_operand(&p->held.operand, o);
+  if (!there) {
+    struct x86_insn load = {.mnemonic = p->broadcast, .n = 2, .vex = true, .op = {vector(p, reg, false)}};
+    int status = memory(p, o, &load.op[1], err);
+    load.op[1].bcast = false;
+    load.op[1].size = 4;
+    if (status || (status = put(p, &p->body, &load, err))) return status;
+    p->held.operand = *o;
+    p->held.reg = reg;
+    p->held.vregs = p->scope.vregs;
+  }
+  *o = (struct operand){.kind = OPD_REG, .reg = reg};
+  return 0;
+}
+
+static int emit_row(struct printer_state *p, const struct code_row *row, const struct operand *o, struct error *err) {
+  const struct operand *n = NULL; // how many lanes, of rows that take the first n
+  int status = 0;
+  for (int i = 0; i < row->n && !status; i++) {
+    const struct row_insn *r = &row->insn[i];
+    const bool all = n && !n->index.n && n->index.constant >= p->target->lanes;
+    struct x86_insn insn;
+    if (r->mnemonic < 0)
+      status = load_eax(p, n = &o[r->op[0].value], err);
+    else if (r->each)
+      status = emit_each(p, r, o, n, err);
+    else if (!r->full || all)
+      status = (status = build_insn(p, r, o, &insn, err)) ? status : put(p, &p->body, &insn, err);
+    if (r->full && all) i++; // in place of the next
+  }
+  return status;
+}
+
+static const struct code_row *row_of(struct printer_state *p, const struct vop *op, struct error *err) {
+  struct code_row *row = &p->rows[op - vop_table];
+  if (row->row) return row;
+  const struct isa_row *found = isa_row(p->isa, op->name);
+  if (found)
+    parse_row(found, row);
+  else
+    fail(err, STROBE_UNSUPPORTED, "%s has no row for @%s", p->target->name, op->name);
+  return found ? row : NULL;
+}
+
+int code_op(struct printer_state *p, const struct vop *op, const struct operand *given, int n, struct error *err) {
+  const struct code_row *row = row_of(p, op, err);
+  struct operand o[VOP_MAX_OPERANDS];
+  if (!row) return STROBE_UNSUPPORTED;
+  memcpy(o, given, (size_t)n * sizeof *o);
   p->phase->ops++;
   p->phase->fmas += op->is_fma;
   p->phase->slots += row->row->slots;
-  int top = p->scope.vregs + row->row->temps;
+  const int held = operand_to_hold(p, row, o), temp = p->scope.vregs + row->row->temps, top = temp + (held >= 0);
   if (top > p->scope.vregs_peak) p->scope.vregs_peak = top;
   if (top > p->target->vregs)
     return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", top, p->target->name,
                 p->target->vregs);
-  for (int i = 0; i < row->n; i++) {
-    int status = emit_insn(p, &row->insn[i], o, err);
-    if (status) return status;
-  }
-  return 0;
+  if (p->held.vregs != p->scope.vregs || p->held.reg < temp) p->held.reg = -1; // another register's, or overwritten
+  int status = held < 0 ? 0 : hold(p, &o[held], temp, err);
+  if (!status) status = emit_row(p, row, o, err);
+  if (op->signature[0] == 'm') p->held.reg = -1; // memory may have changed
+  return status;
 }
 
 int code_block_begin(struct printer_state *p, struct error *err) {
@@ -351,6 +448,7 @@ int code_block_begin(struct printer_state *p, struct error *err) {
   for (int i = 0; i < MAX_BLOCK_NAMES; i++) p->gpr_of_name[i] = -1;
   p->gpr_of_table = -1;
   p->gprs = p->frame_slots = p->n_derived = 0;
+  p->held.reg = -1;
   return 0;
 }
 

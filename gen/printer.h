@@ -7,7 +7,7 @@
 #include "vop.h"
 #include "x86.h"
 
-enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 16 };
+enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 20 };
 
 // An instruction of a row, parsed once per render.
 struct row_operand {
@@ -19,8 +19,8 @@ struct row_insn {
   int mnemonic; // -1: load eax from the integer operand
   int n;
   struct row_operand op[4];
-  int mask; // operand number, -1 none, -2 the temporary mask
-  bool zeroing;
+  int mask;                 // operand number, -1 none, -2 the temporary mask
+  bool zeroing, each, full; // vop.h
 };
 struct code_row {
   const struct isa_row *row; // NULL: not parsed yet
@@ -59,7 +59,11 @@ struct printer_state {
   uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry
   int vconst_line[32];
-  int move, broadcast;   // mnemonics of vmovups and vbroadcastss
+  int move, broadcast; // mnemonics of vmovups and vbroadcastss
+  struct {             // VEX: the memory operand that a temporary holds broadcast
+    struct operand operand;
+    int reg, vregs; // register; registers in use when it was loaded. reg -1: none
+  } held;
   struct code_row *rows; // vop_count of them
 };
 

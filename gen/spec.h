@@ -52,6 +52,8 @@ struct target {
   int vregs;       // architectural vector registers; c99: no limit (0)
   int l1i_bytes;   // code budget of unroll=auto is 3/4 of this
   bool bf16_dot;   // dot product of bf16 pairs, accumulating in f32
+  bool lookup;     // tables of 16 entries in registers, which exp=table1 and table2 need
+  int bcast_temps; // registers that a broadcast operand takes beside those of the operation
   const char *about;
 };
 
@@ -151,6 +153,12 @@ bool spec_pairs(const struct spec *s, const struct target *t);
 // register tiles divide. The elements past the end are zeros of a packed copy.
 int config_k_width(const struct spec *s);
 int config_v_width(const struct spec *s, const struct config *c);
+
+// What exp is where a config does not say, and whether the target can do it.
+enum exp_kind config_default_exp(const struct spec *s, const struct target *t);
+int config_check_exp(const struct target *t, int kind, struct error *err);
+// Whether the running maximum of QK has registers beside the tile; else it stays in memory.
+bool config_top_fits(const struct target *t, const struct config *c);
 
 // Vector registers of the forward kernel's largest phase under this config (what `$vreg` will declare).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c);

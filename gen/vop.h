@@ -30,9 +30,10 @@ extern const int vop_count;
 
 // How one ISA does an operation. `intrin` and `code` use $0..$3 for the operands:
 //   intrin  $1 value, $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
-//   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0 the 256-bit half, #name a
+//   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0, xt0 the lower half, #name a
 //           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand, {$1} a write mask,
-//           {kt} the temporary mask, {z} zeroing
+//           {kt} the temporary mask, {z} zeroing, "each" in front: the instruction for every element whose number,
+//           its last operand, is below eax; "full" in front: the instruction if all are, in place of the next
 struct isa_row {
   const char *op, *intrin, *code;
   int temps;    // vector registers used beside the operands
@@ -44,7 +45,9 @@ struct isa {
   const struct isa_row *rows;
   int n_rows;
   const char *vector_type, *mask_type, *attribute; // for `intrin`
+  bool vex; // 256-bit vectors, masks in vector registers, no broadcast operands; else 512-bit, EVEX
 };
+extern const struct isa isa_avx2, isa_avx512, isa_avx512bf16;
 const struct isa *isa_find(const char *name); // NULL: the target has no rows (c99: scalar only)
 const struct isa_row *isa_row(const struct isa *isa, const char *op);
 
@@ -96,6 +99,7 @@ struct block_name {
 struct vop_scope {
   struct vreg_decl vreg[MAX_VREG_NAMES];
   int n_vreg, vregs, masks; // declarations; vector registers and masks in use
+  bool masks_are_vregs;     // counted among them
   int vregs_peak, masks_peak;
   struct block_name name[MAX_BLOCK_NAMES];
   int n_names;

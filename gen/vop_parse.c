@@ -313,10 +313,10 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
       count *= d->dims[i];
     }
     d->mask = mask;
-    if (count > 4096 - (mask ? s->masks : s->vregs))
-      return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count,
-                  mask ? s->masks : s->vregs);
-    int *used = mask ? &s->masks : &s->vregs, *peak = mask ? &s->masks_peak : &s->vregs_peak;
+    bool apart = mask && !s->masks_are_vregs;
+    int *used = apart ? &s->masks : &s->vregs, *peak = apart ? &s->masks_peak : &s->vregs_peak;
+    if (count > 4096 - *used)
+      return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count, *used);
     d->first = *used;
     *used += count;
     if (*used > *peak) *peak = *used;
@@ -329,7 +329,7 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
 void vop_release(struct vop_scope *s, int n_vreg) {
   while (s->n_vreg > n_vreg) {
     const struct vreg_decl *d = &s->vreg[--s->n_vreg];
-    *(d->mask ? &s->masks : &s->vregs) = d->first;
+    *(d->mask && !s->masks_are_vregs ? &s->masks : &s->vregs) = d->first;
   }
 }
 

@@ -15,14 +15,19 @@ const struct vop vop_table[] = {
     {"fma", "xrs", "$0.f += $1.f * $2.f", true},
     {"horner", "xrs", "$0.f = $0.f * $1.f + $2.f", true},
     {"and", "drs", "$0.u = $1.u & $2.u", false},
-    {"round", "ds", "$0.f = round_to($1.f, 1.0f)", false},     // to the nearest integer, ties to even
-    {"frac", "ds", "$0.f = frac_of($1.f, 1.0f)", false},       // x - round(x); 0 for +-inf
-    {"frac16", "ds", "$0.f = frac_of($1.f, 0.0625f)", false},  // x - (x rounded to sixteenths); 0 for +-inf
-    {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false},    // a * 2^floor(b)
-    {"lookup", "drc", "$0.u = $2[$1.u & 15]", false},          // entry number (low 4 bits of the lane)
-    {"exponent", "ds", "$0.f = exponentf($1.f)", false},       // floor(log2 |x|); -inf for 0
-    {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},       // x / 2^exponent, in [1, 2)
-    {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},      // bf16 pairs: acc += lo lo + hi hi
+    {"round", "ds", "$0.f = round_to($1.f, 1.0f)", false},    // to the nearest integer, ties to even
+    {"frac", "ds", "$0.f = frac_of($1.f, 1.0f)", false},      // x - round(x); 0 for +-inf
+    {"frac16", "ds", "$0.f = frac_of($1.f, 0.0625f)", false}, // x - (x rounded to sixteenths); 0 for +-inf
+    // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer, b = c - a (0 for -inf). Below -252 any a down there will
+    // do.
+    {"exp2_split", "dds", "$0.f = round_to($2.f, 1.0f), $1.f = frac_of($2.f, 1.0f)", false},
+    {"exp2_scale", "drr", "$0.f = scalef2($1.f, $2.f)",
+     false},                                                // b 2^c, b in [1/2, 2), c an integer that exp2_split made
+    {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false}, // a * 2^floor(b)
+    {"lookup", "drc", "$0.u = $2[$1.u & 15]", false},       // entry number (low 4 bits of the lane)
+    {"exponent", "ds", "$0.f = exponentf($1.f)", false},    // floor(log2 |x|); -inf for 0
+    {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},    // x / 2^exponent, in [1, 2)
+    {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},   // bf16 pairs: acc += lo lo + hi hi
     {"bf16_pair", "xsd", "$0.u = to_pair($1.f, $0.f)", false}, // f32 (hi in x, lo) -> bf16 pair in x; d is a temporary
     {"zip", "xx", "call:zip($0, $1)", false},     // interleave lanes: low half in the first, high in the second
     {"zip16", "xx", "call:zip16($0, $1)", false}, // the same on 16-bit elements

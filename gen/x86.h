@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-enum x86_kind { X86_NONE, X86_ZMM, X86_YMM, X86_K, X86_R64, X86_R32, X86_MEM, X86_IMM };
+enum x86_kind { X86_NONE, X86_ZMM, X86_YMM, X86_XMM, X86_K, X86_R64, X86_R32, X86_MEM, X86_IMM };
 
 enum { X86_RAX, X86_RCX, X86_RDX, X86_RBX, X86_RSP, X86_RBP, X86_RSI, X86_RDI, X86_R8, X86_R15 = 15 };
 
@@ -26,12 +26,13 @@ struct x86_insn {
   struct x86_operand op[4]; // destination first
   int mask;                 // write mask k1..k7; 0: none
   bool zeroing;
+  bool vex; // vectors are encoded as VEX (no masks, no broadcasts), else as EVEX
 };
 
 // Index of a mnemonic in this file's table, or -1.
 int x86_mnemonic(const char *name, int len);
-// Bytes the instruction reads or writes through a memory operand without broadcast (64 for most).
-int x86_memory_size(int mnemonic);
+// Bytes the instruction reads or writes through a memory operand without broadcast.
+int x86_memory_size(const struct x86_insn *insn);
 // Encodes; returns the length (1 to 15), or 0 if there is no such form, or if this build has no encoder.
 int x86_encode(const struct x86_insn *insn, uint8_t out[15]);
 void x86_print(const struct x86_insn *insn, struct buf *out);

@@ -8,7 +8,11 @@
 #include <cpuid.h>
 
 // __builtin_cpu_supports also asks the operating system (xgetbv), so a feature it reports is usable.
-static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static bool has_f16c(void) { // vectors of 256 bits: what the operating system must save, avx2 has asked for
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+static bool has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 static bool has_avx512(void) { // dq: vreduceps; bw: vpermw; vl: 128- and 256-bit forms
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");

@@ -126,6 +126,13 @@ static void has_defaults(void **state) {
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=0,pack_v=0"},
       {"d64:f32:q65", "avx512", "",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
+      {"d64:f32", "avx2", "",
+       "block_m=24,block_n=128,tile_n=4,stages=1,unroll=64,exp=poly5,prefetch=0,pack_k=1,pack_v=1"},
+      {"d64:bf16:causal:q9", "avx2", "kernel=prefill",
+       "block_m=16,block_n=128,tile_n=4,stages=1,unroll=64,exp=poly3,prefetch=0,pack_k=1,pack_v=1,kernel=prefill"},
+      {"d64:f32", "avx2", "kernel=decode", "block_m=4,block_n=8192,exp=poly5,prefetch=32,kernel=decode"},
+      {"d64:f32", "avx2", "block_m=8,stages=2",
+       "block_m=8,block_n=128,tile_n=4,stages=2,unroll=64,exp=poly5,prefetch=0,pack_k=1,pack_v=1"},
       {"d64:f32", "c99", "",
        "block_m=16,block_n=128,tile_n=4,stages=1,unroll=8,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
       {"d64:f32:q0", "avx512", "block_m=48,stages=2",
@@ -155,6 +162,12 @@ static void says_why_not(void **state) {
   static const struct {
     const char *spec, *target, *given, *says;
   } cases[] = {
+      {"d128:f32", "avx2", "exp=table2", "exp table2 on avx2: it looks up 16 entries in a register"},
+      {"d128:f32", "avx2", "exp=table1", "must be poly3 or poly5; poly3 is the nearest"},
+      {"d128:f32", "avx2", "exp=table2,kernel=decode", "poly5 is the nearest"},
+      {"d128:f32", "avx2", "stages=2,block_m=24",
+       "needs 26 vector registers, avx2 has 16: tile_n=2 with block_m=16 fits"},
+      {"d128:f32", "avx2", "block_m=20", "24 is the nearest"},
       {"d128:f32", "avx512", "block_m=40", "block_m 40 on avx512: must be a multiple of the vector lanes"},
       {"d128:f32", "avx512", "block_m=40", "48 is the nearest"},
       {"d128:f32", "avx512", "block_m=0", "16 is the nearest"},

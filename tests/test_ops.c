@@ -78,15 +78,30 @@ static void put_case(struct buf *t, int index) {
   buf_str(t, "\n      $for I in 0..4\n        @store out[I*lanes], r[I]\n  }\n\n");
 }
 
+// Operations of pairs where there is no dot product, of tables where there are none, of more lanes than there are.
+static bool may_lack(const struct target *t, const char *op) {
+  static const char *const pairs[] = {"dot", "dot_if", "bf16_pair"}, *const tables[] = {"lookup", "frac16", "scalef"},
+                           *const wide[] = {"fold8", "swap8", "zip16_low", "zip16_high", "zip4_low", "zip4_high"};
+  for (int i = 0; i < 3; i++)
+    if ((!t->bf16_dot && !strcmp(op, pairs[i])) || (!t->lookup && !strcmp(op, tables[i]))) return true;
+  for (int i = 0; i < 6 && t->lanes < 16; i++)
+    if (!strcmp(op, wide[i])) return true;
+  return false;
+}
+
 static void write_template(const struct target *target) {
   struct buf t = {0};
   char path[64];
   const struct isa *isa = isa_find(target->isa);
-  buf_str(&t, "$let pair = 2\n$let dot = 1\n$let decode = 0\n$let uses_load_first = 1\n$include \"cpu/prologue.inc\"\n"
+  buf_str(&t, "$let pair = printer == \"intrin\" && lanes == 8 ? 1 : 2\n$let dot = 1\n$let decode = 0\n$let "
+              "uses_load_first = 1\n$include \"cpu/prologue.inc\"\n"
               "$if printer == \"scalar\"\n  $include \"cpu/scalar_lanes.inc\"\n$constants\n\n");
   n_cases = 0;
   for (int i = 0; i < vop_count; i++) {
-    if (!isa_row(isa, vop_table[i].name)) continue;
+    if (!isa_row(isa, vop_table[i].name)) {
+      if (!may_lack(target, vop_table[i].name)) fail_msg("%s has no row for @%s", target->name, vop_table[i].name);
+      continue;
+    }
     for (int v = 0; v < variants_of(&vop_table[i]); v++) {
       assert_true(n_cases < MAX_CASES);
       cases[n_cases] = (struct op_case){&vop_table[i], v};
@@ -196,6 +211,21 @@ static float number(int round) {
   return special[(r >> 8) % (sizeof special / sizeof *special)];
 }
 
+// Inputs that an operation is for.
+static void prepare(const struct op_case *c, int round, float *in, int count, int lanes) {
+  const char *op = c->op->name;
+  for (int i = 0; i < count; i++) {
+    const uint32_t r = next();
+    in[i] = number(round);
+    if (!strncmp(op, "dot", 3)) in[i] = from_bits(0x3f803f80u ^ (r & 0x803f803fu));
+    if (!strcmp(op, "exp2_split") && !isnan(in[i])) in[i] = -fabsf(in[i]) < -252 ? -252 : -fabsf(in[i]);
+    if (!strcmp(op, "exp2_scale") && i / lanes == 2)
+      in[i] = -(float)(r % 253);
+    else if (!strcmp(op, "exp2_scale") && !isnan(in[i]))
+      in[i] = from_bits(0x3f000000u | (r & 0xffffffu));
+  }
+}
+
 // ---- comparison ----
 
 // vcvtneps2bf16 takes a denormal for 0.
@@ -277,9 +307,7 @@ static void run_case(int index, many_ops *scalar, many_ops *other, const char *w
   unsigned char before[PAGE], after[PAGE];
   const int n = round / 2 % (lanes + 3) - 1, count = count_of(c, n, lanes), bytes = count * element_bytes(c->op);
   unsigned char *at = round / 2 % 2 ? m.page : m.page + PAGE - bytes;
-  for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = number(round);
-  if (!strcmp(c->op->name, "dot") || !strcmp(c->op->name, "dot_if"))
-    for (size_t i = 0; i < sizeof in / sizeof *in; i++) in[i] = from_bits(0x3f803f80u ^ (next() & 0x803f803fu));
+  prepare(c, round, in, sizeof in / sizeof *in, lanes);
   for (int i = 0; i < PAGE; i++) before[i] = (unsigned char)(next() >> 8);
   memcpy(m.page, before, PAGE);
   scalar(index, in, want, at, n);

@@ -218,13 +218,13 @@ KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float 
 // S^T = K Q^T of one KV block: 2 keys x 16 queries at a time, one query per lane, in registers for all of
 // head_dim. block_max gets the largest score of each query.
 KERNEL void qk_block(const float *k, const float *qt, float *score, float *block_max) {
+  __m512 s0_0, s1_0;
+  __m512 q0;
   __m512 top0;
   {
     top0 = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
   }
   for (int t = 0; t < 32; t += 2) {
-    __m512 s0_0, s1_0;
-    __m512 q0;
     {
       s0_0 = _mm512_setzero_ps();
       s1_0 = _mm512_setzero_ps();
@@ -313,8 +313,7 @@ KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
     _mm512_storeu_ps(m, y);
     x = _mm512_sub_ps(x, y);
     x = _mm512_max_ps(x, _mm512_set1_ps(-512.0f));
-    y = _mm512_roundscale_ps(x, 8);
-    u = _mm512_reduce_ps(x, 8);
+    y = _mm512_roundscale_ps(x, 8); u = _mm512_reduce_ps(x, 8);
     w = _mm512_set1_ps(0.000154994952f);
     w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00133974291f));
     w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00961795542f));
