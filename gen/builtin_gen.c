@@ -27,7 +27,8 @@ static int add_kernel(const char *spec, const char *config, const char *path, st
   config_clear(&i.config);
   if (!status) status = config_parse(config, &i.config, err);
   if (!status) status = config_resolve(&i.spec, i.target, NULL, &i.config, err);
-  const struct render_options options = {.printer = PRINTER_SCALAR, .comments = true, .for_tcc = true};
+  const struct render_options options = {.printer = PRINTER_SCALAR, .comments = true};
+  buf_str(&text, "#include \"runtime/kernel_abi.h\"\n\n");
   if (!status) status = kernel_render(&i, &options, &text, NULL, err);
   if (!status) status = write_text(path, &text, err);
   if (!status) {

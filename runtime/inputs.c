@@ -47,14 +47,15 @@ static void fill(const struct input_place *at, double value, double *out) {
   for (int x = 0; x < at->dim; x++) out[x] = value;
 }
 
-// q = 1 and k = score / (scale head_dim): key j then has that score for every query; noise keeps the columns apart.
+// q is about 1 and k about score / (scale head_dim): key j then has about that score for every query. Noise on both
+// keeps products apart: with q = 1, 16-bit k near 70 take a dozen values, and equal terms of a sum round alike.
 static void scored(enum input_tensor which, const struct input_place *at, double score, double noise, double *out) {
-  if (which == INPUT_V) {
+  if (which == INPUT_V)
     normal_row(which, at, 0, 1, out);
-    return;
-  }
-  double value = which == INPUT_Q ? 1 : score / (at->scale * at->dim);
-  normal_row(which, at, value, which == INPUT_Q ? 0 : noise, out);
+  else if (which == INPUT_Q)
+    normal_row(which, at, 1, 0.0625, out);
+  else
+    normal_row(which, at, score / (at->scale * at->dim), noise, out);
 }
 
 static void kind_normal(enum input_tensor which, const struct input_place *at, double *out) {

@@ -210,7 +210,7 @@ static double weight_error(const struct spec *s, const struct config *c, int64_t
 double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
                          double magnitude) {
   const double p = s->p == s->acc ? 0 : dtype_table[s->p].eps;
-  return dtype_table[s->o].eps * fabs(ref) + floor * (p + weight_error(s, c, keys, magnitude)) +
+  return dtype_table[s->o].eps * fabs(ref) + floor * p + (floor + fabs(ref)) * weight_error(s, c, keys, magnitude) +
          dtype_table[s->o].half + REFERENCE_TINY;
 }
 

@@ -1,0 +1,239 @@
+// Differential: every kernel that this CPU runs, printed as machine code and as lane loops, against the oracle. Tensors
+// stand against guard pages on either side, inputs are read-only, padding is NaN, outputs and workspace are poisoned.
+// Tables: a new head dim, dtype or config is a row, a new target nothing at all.
+#include "kernels.h" // before cmocka.h, which has a macro named fail
+
+#include "../runtime/builtin.h"
+
+// What no target supports is noted, and tested from the day on which one does.
+static const char *const head_dims[] = {"d32",  "d64",      "d128",   "d8",  "d40", "d72",
+                                        "d256", "d192v128", "d64v40", "d33", "d1"};
+static const char *const dtypes[] = {"f32", "bf16", "bf16:o=f32", "f16", "f16:o=f32", "q=f32,kv=bf16,o=f32"};
+static const char *const masks[] = {"full", "causal", "causal_top_left"};
+enum {
+  N_HEAD_DIMS = sizeof head_dims / sizeof *head_dims,
+  N_COMMON = 3, // head dims that are tried with all dtypes, the others with two
+  N_DTYPES = sizeof dtypes / sizeof *dtypes,
+  N_MASKS = sizeof masks / sizeof *masks
+};
+
+// q_len = m block_m + q, kv_len = n block_n + k: either side of a tile's edge, more queries than keys and the reverse,
+// none at all.
+static const struct shape {
+  int m, q, n, k;
+} shapes[] = {{0, 1, 0, 1}, {1, -1, 1, -1}, {1, 0, 1, 0}, {1, 1, 1, 1},  {0, 5, 0, 0},
+              {0, 0, 0, 5}, {0, 17, 2, 3},  {2, 1, 0, 7}, {0, 33, 2, -1}};
+enum { N_SHAPES = sizeof shapes / sizeof *shapes, SOME_SHAPES = 5, FEW_SHAPES = 2 };
+
+static const struct { int batch, heads, heads_kv; } groups[] = {{1, 1, 1}, {1, 4, 2}, {2, 2, 1}, {1, 3, 3}, {2, 1, 1}};
+static const double scales[] = {1, 1, 1, 0.5, -1, 2.5}; // times 1/sqrt(head_dim)
+static const int64_t pads[] = {0, 3, 1, 16};
+
+// ---- cases: the n-th draws its layout, padding, heads, inputs and scale ----
+
+static uint64_t turn;
+static int draw(uint64_t stream, int n) { return (int)(random_bits(1, stream, turn) % (uint64_t)n); }
+#define PICK(stream, table) table[draw(stream, (int)(sizeof(table) / sizeof *(table)))]
+
+static const struct input_kind *draw_kind(bool finite) {
+  const struct input_kind *k;
+  for (uint64_t stream = 10;; stream++)
+    if ((k = &input_kinds[draw(stream, input_kind_count)])->finite == finite) return k;
+}
+
+static struct verify_case case_for(const struct spec *s, int64_t q_len, int64_t kv_len, bool finite) {
+  const int group = draw(1, (int)(sizeof groups / sizeof *groups));
+  turn++;
+  return (struct verify_case){.problem = {.spec = *s,
+                                          .batch = groups[group].batch,
+                                          .heads = groups[group].heads,
+                                          .heads_kv = groups[group].heads_kv,
+                                          .q_len = q_len,
+                                          .kv_len = kv_len},
+                              .kind = draw_kind(finite),
+                              .seed = turn,
+                              .layout = (enum layout)draw(2, LAYOUT_COUNT),
+                              .pad = PICK(3, pads),
+                              .scale = (float)(PICK(4, scales) * (double)default_scale(s))};
+}
+
+static int cases_run;
+// Rows of the oracle that one case may take: all of a small one, else a sample (verify_sample) of every head.
+enum { ROWS = 24 };
+
+static void run_case(const struct test_kernel *k, const struct spec *s, int64_t q_len, int64_t kv_len, bool finite) {
+  const struct verify_case c = case_for(s, q_len, kv_len, finite);
+  const int lens[2] = {draw(6, (int)kv_len + 1), draw(7, (int)kv_len + 1)};
+  check_case(k, &c, c.problem.batch == 2 && draw(8, 3) == 0 ? lens : NULL, (enum guard_side)draw(5, 2), ROWS);
+  cases_run++;
+}
+
+// The next n shapes of the table, and inputs with NaN or Inf.
+static int next_shape;
+static void run_shapes(const struct test_kernel *k, const struct spec *s, int n_shapes) {
+  const int *config = k->instance.config.v;
+  for (int i = 0; i < n_shapes; i++) {
+    const struct shape *h = &shapes[next_shape++ % N_SHAPES];
+    run_case(k, s, h->m * config[CFG_BLOCK_M] + h->q, h->n * config[CFG_BLOCK_N] + h->k, true);
+  }
+  run_case(k, s, config[CFG_BLOCK_M] + 3, config[CFG_BLOCK_N] + 5, false);
+}
+
+static bool run_spec(const struct spec *s, const struct target *t, const char *config, enum printer printer,
+                     int n_shapes) {
+  struct test_kernel k;
+  if (!make_kernel(s, t, config, printer, &k)) return false;
+  run_shapes(&k, s, n_shapes);
+  free_kernel(&k);
+  return true;
+}
+
+static struct spec spec_of(const char *dim, const char *dtype, const char *mask) {
+  char text[80];
+  snprintf(text, sizeof text, "%s:%s:%s", dim, dtype, mask);
+  return problem_of(text).spec;
+}
+
+// ---- the tests ----
+
+// Rows of the tables that nothing serves yet: each once, beside d64 or f32.
+static void note_unserved(void) {
+  for (int n = 0; n < N_HEAD_DIMS + N_DTYPES; n++) {
+    const bool dim = n < N_HEAD_DIMS;
+    const struct spec s = spec_of(dim ? head_dims[n] : "d64", dim ? "f32" : dtypes[n - N_HEAD_DIMS], "full");
+    bool served = false;
+    for (int i = 0; i < target_count; i++)
+      served = served || (target_table[i].family == FAMILY_CPU && !spec_supported(&s, &target_table[i], NULL));
+    if (!served) print_message("note: no CPU target does %s\n", dim ? head_dims[n] : dtypes[n - N_HEAD_DIMS]);
+  }
+}
+
+// Every spec on every target, default config.
+static void specs_agree_with_the_oracle(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  int code = 0, loops = 0;
+  for (int d = 0; d < (SANITIZED ? 1 : N_HEAD_DIMS); d++)
+    for (int n = 0; n < N_DTYPES * N_MASKS; n++)
+      for (int i = 0; i < target_count; i++) {
+        const struct target *t = &target_table[i];
+        const struct spec s = spec_of(head_dims[d], dtypes[n / N_MASKS], masks[n % N_MASKS]);
+        const bool common = d < N_COMMON, top_left = s.mask == MASK_CAUSAL_TOP_LEFT; // the kernel of causal again
+        if (t->family != FAMILY_CPU || !cpu_has_target(t) || (!common && (n / N_MASKS - d) % 3)) continue;
+        code += run_spec(&s, t, "", PRINTER_CODE, top_left ? FEW_SHAPES : common ? N_SHAPES : SOME_SHAPES);
+        if (d < 2 && !top_left) loops += run_spec(&s, t, "", PRINTER_SCALAR, FEW_SHAPES);
+      }
+  note_unserved();
+  print_message("%d kernels of code, %d of lane loops, %d cases\n", code, loops, cases_run);
+  assert_true(loops > 0);
+}
+
+// A target of this CPU that has vectors has kernels of code for f32 and at least one more dtype.
+static void every_target_has_code(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  for (int i = 0; i < target_count; i++) {
+    const struct target *t = &target_table[i];
+    if (t->family != FAMILY_CPU || !t->vregs || !cpu_has_target(t)) continue;
+    const struct spec s = spec_of("d64", "f32", "full");
+    struct test_kernel k;
+    if (!make_kernel(&s, t, "", PRINTER_CODE, &k)) fail_msg("%s has no kernel of code for d64:f32", t->name);
+    free_kernel(&k);
+  }
+}
+
+static const char *const configs[] = {"block_m=16",
+                                      "block_m=32,block_n=32",
+                                      "block_m=48,tile_n=2,stages=1",
+                                      "block_n=64",
+                                      "block_n=256,stages=1",
+                                      "tile_n=8,block_m=16",
+                                      "stages=1",
+                                      "stages=2,block_n=32,block_m=16",
+                                      "unroll=full",
+                                      "unroll=16",
+                                      "unroll=8,stages=1",
+                                      "exp=table1",
+                                      "exp=table2",
+                                      "exp=poly3",
+                                      "exp=poly5,stages=1",
+                                      "prefetch=4",
+                                      "prefetch=64,stages=1",
+                                      "pack_k=0",
+                                      "pack_k=0,pack_v=0",
+                                      "pack_v=0,stages=1",
+                                      "pack_k=0,stages=1,prefetch=2",
+                                      "kernel=decode,block_m=5",
+                                      "kernel=decode,block_n=64,prefetch=3"};
+enum { N_CONFIGS = sizeof configs / sizeof *configs };
+
+// Every config on a few specs.
+static void configs_agree_with_the_oracle(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  static const char *const specs[] = {"d64:f32",        "d64:f32:causal",          "d64:bf16:causal",
+                                      "d32:bf16:o=f32", "d40:f32:causal_top_left", "d64:f16:causal"};
+  for (int c = 0; c < N_CONFIGS; c += SANITIZED ? 5 : 1) {
+    int made = 0;
+    for (size_t n = 0; n < sizeof specs / sizeof *specs; n++)
+      for (int i = 0; i < target_count; i++) {
+        const struct target *t = &target_table[i];
+        const struct spec s = problem_of(specs[n]).spec;
+        if (t->family != FAMILY_CPU || !cpu_has_target(t)) continue;
+        made += run_spec(&s, t, configs[c], PRINTER_CODE, SOME_SHAPES);
+        if (n == (c % 2 ? 1 : 3)) made += run_spec(&s, t, configs[c], PRINTER_SCALAR, FEW_SHAPES);
+      }
+    if (!made) fail_msg("no target takes %s", configs[c]);
+  }
+}
+
+// Where the diagonal crosses a tile decides which code runs: all offsets against the lanes.
+static void every_diagonal(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  for (int i = 0; i < target_count; i++) {
+    const struct target *t = &target_table[i];
+    if (t->family != FAMILY_CPU || !cpu_has_target(t)) continue;
+    for (int y = 0; y < N_DTYPES; y++) {
+      const struct spec s = spec_of("d16", dtypes[y], "causal");
+      struct test_kernel k;
+      if (!make_kernel(&s, t, "block_m=32,block_n=32", PRINTER_CODE, &k) &&
+          !make_kernel(&s, t, "block_m=32,block_n=32", PRINTER_SCALAR, &k))
+        continue;
+      for (int64_t kv_len = 1; kv_len <= 100; kv_len++) run_case(&k, &s, 35 + kv_len % 3, kv_len, true);
+      free_kernel(&k);
+    }
+  }
+}
+
+// The kernels that are compiled in (and, where the tests are, instrumented): guard pages, then memory of malloc's.
+static void compiled_in_kernels_agree_with_the_oracle(void **state) {
+  (void)state;
+  for (int i = 0; i < builtin_count; i++) {
+    const struct builtin_kernel *b = &builtin_kernels[i];
+    const struct spec s = problem_of(b->spec).spec;
+    struct test_kernel k = {.instance = {.spec = s, .target = target_find("c99")}, .kernel = b->kernel};
+    config_clear(&k.instance.config);
+    assert_int_equal(config_parse(b->config, &k.instance.config, NULL), 0);
+    run_shapes(&k, &s, FEW_SHAPES);
+    const struct verify_case c = case_for(&s, 35, 70, true);
+    struct tensors t;
+    assert_int_equal(verify_create(&c, NULL, &t, NULL), 0);
+    set_current(&k, &c);
+    run_steps(k.kernel, &t.args, GUARD_AFTER);
+    check_tensors(&k, &c, &t, VERIFY_ALL_ROWS);
+    tensors_free(&t);
+    current[0] = 0;
+  }
+}
+
+int main(void) {
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test_teardown(every_target_has_code, tell_current),
+      cmocka_unit_test_teardown(specs_agree_with_the_oracle, tell_current),
+      cmocka_unit_test_teardown(configs_agree_with_the_oracle, tell_current),
+      cmocka_unit_test_teardown(every_diagonal, tell_current),
+      cmocka_unit_test_teardown(compiled_in_kernels_agree_with_the_oracle, tell_current),
+  };
+  return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);
+}
