@@ -4,7 +4,8 @@
 
 enum {
   ROWS_MAX = 64,                // of a tile (block_m)
-  ROWS_SERVED = 16,             // up to so many rows the heuristic takes this kernel
+  ROWS_SERVED = 16,             // up to so many rows of a KV head, or so short a q_len, the heuristic takes this
+  Q_LEN_SERVED = 8,             // kernel: half of the other's lanes would be padding, and K read by each query head
   KEYS = 16,                    // scores are made for so many keys at a time
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
@@ -21,20 +22,13 @@ bool config_is_decode(const struct config *c) { return c->v[CFG_KERNEL] == KERNE
 static int64_t rows_of(const struct problem *p) {
   if (!p || p->q_len < 0) return -1;
   const int64_t group = p->heads > 0 && p->heads_kv > 0 ? p->heads / p->heads_kv : 1;
-  return p->q_len > ROWS_SERVED ? p->q_len : p->q_len * (group > ROWS_MAX ? ROWS_MAX : group);
-}
-
-// Why rows can't be used as they are in memory: this kernel neither widens nor pads them. NULL: they can.
-static const char *needs_a_copy(const struct spec *s, const struct target *t) {
-  const bool pairs = spec_pairs(s, t);
-  if (!pairs && (s->q != DT_F32 || s->kv != DT_F32)) return "rows of q, k and v would have to be widened";
-  if (pairs && (s->head_dim % 2 || s->head_dim_v % 2)) return "rows of bf16 must have an even number of elements";
-  return NULL;
+  return p->q_len > ROWS_MAX ? p->q_len : p->q_len * (group > ROWS_MAX ? ROWS_MAX : group);
 }
 
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p) {
+  (void)s, (void)t;
   const int64_t rows = rows_of(p);
-  return rows >= 0 && rows <= ROWS_SERVED && !needs_a_copy(s, t);
+  return rows >= 0 && (rows <= ROWS_SERVED || p->q_len <= Q_LEN_SERVED);
 }
 
 // Rows as the tiles hold them: three of a last four are filled up.
@@ -80,8 +74,6 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
                    struct error *err) {
   struct config r = *c;
   static const enum config_field none[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V};
-  const char *why = needs_a_copy(s, t);
-  if (why) return fail(err, STROBE_UNSUPPORTED, "kernel=decode on %s: %s; kernel=prefill works", t->name, why);
   for (size_t i = 0; i < sizeof none / sizeof *none; i++)
     if (r.v[none[i]] != CONFIG_UNSET)
       return fail(err, STROBE_INVALID,

@@ -163,6 +163,8 @@ static const struct emit_case {
     {"d32:bf16:b1h2/1q37k71", "avx512bf16", PRINTER_INTRIN},
     {"d32:bf16:o=f32:causal:b1h1q17k40", "avx512bf16", PRINTER_INTRIN},
     {"d64:f32:b1h1q20k130", "avx512", PRINTER_CODE},
+    {"d40:bf16:causal:b1h6/1q2k70", "avx512bf16", PRINTER_INTRIN}, // decode kernels
+    {"d33:bf16:b1h3/1q1k50", "avx512bf16", PRINTER_CODE},
     {"d40:f32:causal:b1h2q37k170", "avx2", PRINTER_INTRIN},
     {"d36:f32:b1h2/1q29k150", "avx2", PRINTER_CODE},
     {"d64:bf16:causal:b1h1q65k200", "avx512bf16", PRINTER_CODE},

@@ -1,28 +1,34 @@
 $# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group.
 $let decode = 1
-$let uses_load_first = head_dim / (kv_type == "bf16" ? 2 : 1) % lanes
-$let dot = kv_type == "bf16"
+$# Pairs of bf16 are multiplied as they are; other storage types, and odd rows, are widened to f32 when they are loaded.
+$let dot = pair == 2 && head_dim % 2 == 0 && head_dim_v % 2 == 0
 $let pair = dot ? 2 : 1
+$let q_as = q_type == "f32" || dot ? "" : q_type == "bf16" ? "_bf16" : "_f16"
+$let kv_as = kv_type == "f32" || dot ? "" : kv_type == "bf16" ? "_bf16" : "_f16"
+$let uses_load_first = q_as == "" && head_dim / pair % lanes
 $let mac = dot ? "dot" : "fma"
-$let kv_t = kv_type == "bf16" ? "unsigned short" : "float"
-$let q_t = q_type == "bf16" ? "unsigned short" : "float"
+$let kv_t = kv_type == "f32" ? "float" : "unsigned short"
+$let q_t = q_type == "f32" ? "float" : "unsigned short"
 $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let p_t = dot ? "unsigned short" : "float"
 $let p_type = dot ? "bf16" : "f32"
-$let kv_bytes = kv_type == "bf16" ? 2 : 4
+$let row_t = p_t
+$let row_type = p_type
+$let kv_bytes = kv_type == "f32" ? 4 : 2
 $# Elements of K and V to a vector; registers that a vector of V adds into; scores are made for 16 keys at a time.
 $let unit = lanes * pair
 $let keys = 16
 $let q_pitch = ceil_div(head_dim, unit) * unit
+$let k_masked = head_dim % unit && kv_as == ""
+$let v_masked = head_dim_v % unit && kv_as == ""
 $let o_pitch = ceil_div(head_dim_v, unit) * unit
-$let ahead_param = !prefetch ? "" : kv_type == "bf16" ? ", const unsigned short *a0" : ", const float *a0"
+$let ahead_param = !prefetch ? "" : kv_type == "f32" ? ", const float *a0" : ", const unsigned short *a0"
 $# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
 $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
 $let q_bytes = rows * q_pitch * (dot ? 2 : 4)
-$assert q_type == kv_type, "q and kv must have one dtype"
 $assert block_n % keys == 0, "block_n must be a multiple of 16"
 $assert q_bytes + 4 * (rows * (block_n + o_pitch) + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
 $include "cpu/prologue.inc"
