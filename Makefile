@@ -66,6 +66,12 @@ $(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
 	@mkdir -p $(@D)
 	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ -lcmocka $(LIBS)
 
+# A CUDA driver that counts, fails and computes on the host, for tests without a GPU.
+$(BUILD)/tests/fake_cuda.so: tests/fake_cuda.c tests/fake_cuda.h runtime/launch_params.h
+	@mkdir -p $(@D)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -shared $< -o $@ -lm
+$(BUILD)/tests/test_gpu: $(BUILD)/tests/fake_cuda.so
+
 # ---- begin: compiled-in kernels and the library --------------------------------------------------------------------------
 # Kernels of gen/builtin_set.txt for c99, rendered by a program of the first stage and compiled into every binary.
 $(BUILD)/builtin_gen: $(patsubst %.c,$(BUILD)/%.o,gen/builtin_gen.c $(GEN)) $(BUILD)/embedded.o

@@ -173,7 +173,8 @@ void cuda_header(const struct instance *i, const char *symbol, struct buf *out) 
       "// elements.%s\n"
       "// Returns 0, or a status after writing one sentence into message (may be NULL): nothing has been launched "
       "then.\n"
-      "// 1: an argument is not what is allowed. 2: not supported. 6: a CUDA call failed; the sentence names it.\n"
+      "// 1: an argument is not what is allowed. 2: not supported. 3: no memory, says CUDA. 6: another CUDA error; the "
+      "sentence names\n// the call. Without keys (kv_len 0) O is 0 and lse -inf, and k and v may be NULL.\n"
       "int %s_launch(const struct strobe_args *args, void *stream, char *message, size_t message_size);\n",
       dtype_table[i->spec.kv].name,
       i->config.v[CFG_SCHEDULE] == SCHEDULE_LPT ? " args->workspace: 64 bytes of device memory, zero before the first "

@@ -36,7 +36,7 @@ static double now_ms(void) {
   return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
-#define CALL(k, function, ...) gpu_check((k)->driver, (k)->driver->function(__VA_ARGS__), #function, err)
+#define CALL(k, function, ...) GPU_CALL((k)->driver, function, __VA_ARGS__)
 
 // ---- device and context ----
 
@@ -44,14 +44,12 @@ static int find_device(const struct gpu_driver *d, int *device, struct error *er
   enum { MAJOR = 75, MINOR = 76 }; // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
   void *current = NULL;
   int count = 0, major = 0, minor = 0;
-  int status = gpu_check(d, d->device_count(&count), "cuDeviceGetCount", err);
+  int status = GPU_CALL(d, device_count, &count);
   if (!status && !count) return fail(err, STROBE_UNSUPPORTED, "the NVIDIA driver sees no GPU");
-  if (!status) status = gpu_check(d, d->context_current(&current), "cuCtxGetCurrent", err);
-  if (!status)
-    status = current ? gpu_check(d, d->context_device(device), "cuCtxGetDevice", err)
-                     : gpu_check(d, d->device_get(device, 0), "cuDeviceGet", err);
-  if (!status) status = gpu_check(d, d->device_attribute(&major, MAJOR, *device), "cuDeviceGetAttribute", err);
-  if (!status) status = gpu_check(d, d->device_attribute(&minor, MINOR, *device), "cuDeviceGetAttribute", err);
+  if (!status) status = GPU_CALL(d, context_current, &current);
+  if (!status) status = current ? GPU_CALL(d, context_device, device) : GPU_CALL(d, device_get, device, 0);
+  if (!status) status = GPU_CALL(d, device_attribute, &major, MAJOR, *device);
+  if (!status) status = GPU_CALL(d, device_attribute, &minor, MINOR, *device);
   if (!status && (major != 9 || minor != 0))
     status = fail(err, STROBE_UNSUPPORTED, "GPU %d has compute capability %d.%d: sm90a wants 9.0 (H100, H200)", *device,
                   major, minor);
@@ -65,9 +63,7 @@ int gpu_has_target(const struct target *t, struct error *err) {
   return status ? status : find_device(d, &device, err);
 }
 
-static int enter(struct gpu_kernel *k, struct error *err) {
-  return gpu_check(k->driver, k->driver->context_push(k->context), "cuCtxPushCurrent", err);
-}
+static int enter(struct gpu_kernel *k, struct error *err) { return CALL(k, context_push, k->context); }
 static void leave(struct gpu_kernel *k) {
   void *popped;
   k->driver->context_pop(&popped);
@@ -75,15 +71,13 @@ static void leave(struct gpu_kernel *k) {
 
 static int find_context(struct gpu_kernel *k, struct error *err) {
   int status = find_device(k->driver, &k->device, err);
-  if (!status) status = gpu_check(k->driver, k->driver->context_current(&k->context), "cuCtxGetCurrent", err);
+  if (!status) status = CALL(k, context_current, &k->context);
   if (!status && !k->context) {
-    status = gpu_check(k->driver, k->driver->primary_retain(&k->context, k->device), "cuDevicePrimaryCtxRetain", err);
+    status = CALL(k, primary_retain, &k->context, k->device);
     k->retained = !status;
   }
   const int multiprocessor_count = 16; // CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-  if (!status)
-    status = gpu_check(k->driver, k->driver->device_attribute(&k->multiprocessors, multiprocessor_count, k->device),
-                       "cuDeviceGetAttribute", err);
+  if (!status) status = CALL(k, device_attribute, &k->multiprocessors, multiprocessor_count, k->device);
   return status;
 }
 
@@ -115,11 +109,12 @@ static int compile(struct gpu_kernel *k, const struct instance *i, struct buf *c
   k->info.render_ms = t1 - t0;
   if (status) return status;
   k->info.source = k->source.data;
-  k->info.cached = cubin_cache_get(k->source.data, k->source.len, cubin);
+  const struct cubin_key key = {k->source.data, k->source.len, nvrtc_options};
+  k->info.cached = cubin_cache_get(&key, cubin);
   if (!k->info.cached) {
     cubin->len = 0;
     status = nvrtc_compile(k->source.data, cubin, &k->info.report, err);
-    if (!status) cubin_cache_put(k->source.data, k->source.len, cubin);
+    if (!status) cubin_cache_put(&key, nvrtc_library(), cubin);
   }
   k->info.compile_ms = now_ms() - t1;
   return status;
@@ -200,12 +195,12 @@ static int launch(struct gpu_kernel *k, const struct strobe_args *args, struct e
   int status = strobe_launch(&k->launch, &k->calls, k->function, k->multiprocessors, &own, NULL,
                              (struct strobe_message){text, sizeof text});
   if (!status) return 0;
-  return fail(err, status == STROBE_LAUNCH_INVALID ? STROBE_INVALID : STROBE_UNSUPPORTED, "%s", text);
+  return fail(err, (enum strobe_status)status, "%s", text);
 }
 
 static int run_on_device(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
   int status = launch(k, args, err);
-  return status ? status : gpu_check(k->driver, k->driver->stream_wait(NULL), "cuStreamSynchronize", err);
+  return status ? status : CALL(k, stream_wait, NULL);
 }
 
 // ---- tensors in host memory: packed copies on the device ----
@@ -241,7 +236,7 @@ static int stage(struct gpu_kernel *k, struct staged *s, const struct strobe_ten
   s->packed = malloc(s->bytes + 1);
   if (!s->packed) return fail(err, STROBE_NO_MEMORY, "no memory for a copy of %zu bytes", s->bytes);
   int status = CALL(k, memory_allocate, &s->device, s->bytes + 16);
-  if (status || !upload) return status;
+  if (status || !upload || !s->bytes) return status;
   copy_rows(s, false);
   return CALL(k, memory_upload, s->device, s->packed, s->bytes);
 }
@@ -280,32 +275,51 @@ static int run_on_host_memory(struct gpu_kernel *k, const struct strobe_args *a,
   if (!status) copy_rows(&s[3], true);
   if (!status && a->lse) download_lse(a, packed_lse);
   for (int i = 0; i < 4; i++) {
-    if (s[i].device) k->driver->memory_free(s[i].device);
+    const int freed = s[i].device ? CALL(k, memory_free, s[i].device) : 0; // may tell of an earlier launch
+    if (!status) status = freed;
     free(s[i].packed);
   }
-  if (lse) k->driver->memory_free(lse);
+  const int freed = lse ? CALL(k, memory_free, lse) : 0;
+  if (!status) status = freed;
   free(packed_lse);
   return status;
 }
 
-static bool on_device(const struct gpu_kernel *k, const void *pointer) {
-  const int memory_type = 2; // CU_POINTER_ATTRIBUTE_MEMORY_TYPE; 2 is device memory
+// Asked in the plural: the singular form calls a pointer that it has never seen an error.
+static int on_device(const struct gpu_kernel *k, const void *pointer, bool *yes, struct error *err) {
+  enum { MEMORY_TYPE = 2, DEVICE_MEMORY = 2 }; // CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_MEMORYTYPE_DEVICE
   unsigned type = 0;
-  return !k->driver->pointer_attribute(&type, memory_type, (unsigned long long)(uintptr_t)pointer) && type == 2;
+  int attribute = MEMORY_TYPE;
+  void *value = &type;
+  const int status = CALL(k, pointer_attributes, 1, &attribute, &value, (unsigned long long)(uintptr_t)pointer);
+  *yes = type == DEVICE_MEMORY;
+  return status;
+}
+
+// All tensors that have elements are on one side.
+static int check_side(const struct gpu_kernel *k, const struct strobe_args *a, bool *device, struct error *err) {
+  const void *const data[] = {a->q.data, a->o.data, a->kv_len ? a->k.data : NULL, a->kv_len ? a->v.data : NULL, a->lse};
+  int status = 0, all = 0, n = 0;
+  for (size_t i = 0; i < sizeof data / sizeof *data && !status; i++) {
+    bool yes = false;
+    if (!data[i]) continue;
+    status = on_device(k, data[i], &yes, err);
+    all++, n += yes;
+  }
+  *device = n == all;
+  if (!status && n && n != all)
+    status =
+        fail(err, STROBE_INVALID,
+             "q, k, v, o and lse must all be device memory or all host memory: %d of %d are device memory", n, all);
+  return status;
 }
 
 int gpu_kernel_run(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
-  const void *const data[] = {args->q.data, args->k.data, args->v.data, args->o.data};
-  int status = enter(k, err), n = 0;
+  bool device = false;
+  int status = enter(k, err);
   if (status) return status;
-  for (int i = 0; i < 4; i++) n += on_device(k, data[i]);
-  if (n != 0 && n != 4)
-    status = fail(err, STROBE_INVALID,
-                  "q, k, v and o must all be device memory or all host memory: %d of 4 are device memory", n);
-  else if (n == 4)
-    status = run_on_device(k, args, err);
-  else
-    status = run_on_host_memory(k, args, err);
+  status = check_side(k, args, &device, err);
+  if (!status) status = device ? run_on_device(k, args, err) : run_on_host_memory(k, args, err);
   leave(k);
   return status;
 }

@@ -12,19 +12,51 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-// Head of a file: what it is, and of which text. Two hashes that start differently, and the length.
+// The compiler that made a cubin: nothing of this changes until the library is replaced.
+struct compiler {
+  char path[512];
+  int64_t bytes, seconds, nanoseconds; // of its file
+};
+
+// Head of a file: what it is, and what of. Two hashes that start differently, and the length.
 struct head {
   char magic[16];
-  uint64_t hash[2], source_len, cubin_len, cubin_hash;
+  uint64_t hash[2], key_len, cubin_len, cubin_hash;
+  struct compiler compiler;
 };
-static const char magic[16] = "strobe cubin 1\n";
+static const char magic[16] = "strobe cubin 2\n";
 
-static struct head head_of(const char *source, size_t len) {
-  struct head h = {.source_len = len};
-  memcpy(h.magic, magic, sizeof h.magic);
-  h.hash[0] = hash64(source, len);
-  h.hash[1] = hash64(source + len / 2, len - len / 2) ^ hash64(source, len / 2) << 1;
-  return h;
+static bool head_of(const struct cubin_key *key, struct head *h) {
+  const char *library = getenv("STROBE_NVRTC");
+  struct buf all = {0};
+  buf_printf(&all, "%s\n%s\n", library ? library : "", key->options);
+  buf_add(&all, key->source, key->len);
+  const size_t half = all.len / 2;
+  const bool ok = !all.failed;
+  *h = (struct head){.key_len = all.len};
+  memcpy(h->magic, magic, sizeof h->magic);
+  if (ok) {
+    h->hash[0] = hash64(all.data, all.len);
+    h->hash[1] = hash64(all.data + half, all.len - half) ^ hash64(all.data, half) << 1;
+  }
+  buf_free(&all);
+  return ok;
+}
+
+static bool find_compiler(const char *path, struct compiler *c) {
+  struct stat st;
+  *c = (struct compiler){.bytes = 0};
+  if (!path || strlen(path) >= sizeof c->path || stat(path, &st)) return false;
+  snprintf(c->path, sizeof c->path, "%s", path);
+  c->bytes = st.st_size, c->seconds = st.st_mtim.tv_sec, c->nanoseconds = st.st_mtim.tv_nsec;
+  return true;
+}
+
+static bool compiler_is_there(struct compiler *made) {
+  struct compiler now;
+  made->path[sizeof made->path - 1] = 0;
+  return find_compiler(made->path, &now) && now.bytes == made->bytes && now.seconds == made->seconds &&
+         now.nanoseconds == made->nanoseconds;
 }
 
 static bool directory(char *path, size_t size) {
@@ -67,15 +99,18 @@ static bool trusted(int fd) {
   return !fstat(fd, &st) && S_ISREG(st.st_mode) && st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH));
 }
 
-bool cubin_cache_get(const char *source, size_t len, struct buf *cubin) {
-  const struct head want = head_of(source, len);
-  struct head h;
+static bool matches(const struct head *h, const struct head *want) {
+  return !memcmp(h->magic, want->magic, sizeof h->magic) && !memcmp(h->hash, want->hash, sizeof h->hash) &&
+         h->key_len == want->key_len && h->cubin_len < 1u << 26;
+}
+
+bool cubin_cache_get(const struct cubin_key *key, struct buf *cubin) {
+  struct head want, h;
   char path[PATH_MAX];
-  if (!file_path(&want, path, sizeof path)) return false;
-  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (!head_of(key, &want) || !file_path(&want, path, sizeof path)) return false;
+  const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (fd < 0) return false;
-  bool ok = trusted(fd) && read_all(fd, &h, sizeof h) && !memcmp(h.magic, want.magic, sizeof h.magic) &&
-            !memcmp(h.hash, want.hash, sizeof h.hash) && h.source_len == len && h.cubin_len < 1u << 26;
+  bool ok = trusted(fd) && read_all(fd, &h, sizeof h) && matches(&h, &want) && compiler_is_there(&h.compiler);
   char *image = ok ? malloc(h.cubin_len + 1) : NULL;
   ok = image && read_all(fd, image, h.cubin_len) && hash64(image, h.cubin_len) == h.cubin_hash;
   if (ok) buf_add(cubin, image, h.cubin_len);
@@ -92,12 +127,12 @@ static void make_directories(char *path) {
   }
 }
 
-void cubin_cache_put(const char *source, size_t len, const struct buf *cubin) {
-  struct head h = head_of(source, len);
+void cubin_cache_put(const struct cubin_key *key, const char *compiler, const struct buf *cubin) {
+  struct head h;
+  char path[PATH_MAX], temporary[PATH_MAX + 16];
+  if (!head_of(key, &h) || !find_compiler(compiler, &h.compiler) || !file_path(&h, path, sizeof path)) return;
   h.cubin_len = cubin->len;
   h.cubin_hash = hash64(cubin->data, cubin->len);
-  char path[PATH_MAX], temporary[PATH_MAX + 16];
-  if (!file_path(&h, path, sizeof path)) return;
   make_directories(path);
   snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
   int fd = mkstemp(temporary); // mode 0600

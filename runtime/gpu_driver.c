@@ -2,50 +2,74 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+const struct gpu_names gpu_names = {
+#define GPU_NAME(member, name, arguments) name,
+    GPU_FUNCTIONS(GPU_NAME)
+#undef GPU_NAME
+};
 
 // The driver is a property of the process: opened once, never closed (its threads may outlive any caller).
 static struct {
-  pthread_once_t once;
+  pthread_mutex_t lock;
+  bool ready;
   struct gpu_driver table;
-  struct error error;
-} driver = {.once = PTHREAD_ONCE_INIT};
+} driver = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static int find(void *library, const char *name, void *slot) {
+static int find(void *library, const char *name, void *slot, struct error *err) {
   void *symbol = dlsym(library, name);
   if (!symbol)
-    return fail(&driver.error, STROBE_UNSUPPORTED,
-                "libcuda.so.1 has no %s: the NVIDIA driver is too old; 525 or newer works", name);
+    return fail(err, STROBE_UNSUPPORTED, "libcuda.so.1 has no %s: the NVIDIA driver is too old; 525 or newer works",
+                name);
   memcpy(slot, &symbol, sizeof symbol); // object to function pointer
   return 0;
 }
 
-static void open_driver(void) {
-  void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
-  if (!library) {
-    fail(&driver.error, STROBE_UNSUPPORTED, "no NVIDIA driver on this machine: libcuda.so.1 could not be opened");
-    return;
-  }
-  struct gpu_driver *t = &driver.table;
-#define GPU_FIND(member, name, arguments) find(library, name, &t->member) ||
-  if (GPU_FUNCTIONS(GPU_FIND) find(library, "cuTensorMapEncodeTiled", &t->tensor_map_encode) ||
-      find(library, "cuLaunchKernel", &t->launch))
-    return;
+static int open_library(void **library, struct error *err) {
+  const char *chosen = getenv("STROBE_CUDA_DRIVER");
+  const bool given = chosen && *chosen;
+  *library = dlopen(given ? chosen : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+  if (*library) return 0;
+  if (given)
+    return fail(err, STROBE_UNSUPPORTED, "STROBE_CUDA_DRIVER \"%.300s\" could not be opened as a library", chosen);
+  return fail(err, STROBE_UNSUPPORTED, "no NVIDIA driver on this machine: libcuda.so.1 could not be opened");
+}
+
+static int open_driver(struct gpu_driver *t, struct error *err) {
+  void *library;
+  int status = open_library(&library, err);
+#define GPU_FIND(member, name, arguments)                                                                              \
+  if (!status) status = find(library, name, &t->member, err);
+  GPU_FUNCTIONS(GPU_FIND)
 #undef GPU_FIND
-  gpu_check(t, t->init(0), "cuInit", &driver.error);
+  if (!status) status = find(library, "cuTensorMapEncodeTiled", &t->tensor_map_encode, err);
+  if (!status) status = find(library, "cuLaunchKernel", &t->launch, err);
+  struct error why = {0};
+  if (!status && gpu_check(t, t->init(0), gpu_names.init, &why))
+    status = fail(err, why.status == STROBE_NO_MEMORY ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED,
+                  "the NVIDIA driver can't be used: %s", why.text);
+  return status;
 }
 
 int gpu_driver_get(const struct gpu_driver **out, struct error *err) {
-  pthread_once(&driver.once, open_driver);
+  pthread_mutex_lock(&driver.lock);
+  const int status = driver.ready ? 0 : open_driver(&driver.table, err);
+  driver.ready = !status;
+  pthread_mutex_unlock(&driver.lock);
   *out = &driver.table;
-  return driver.error.status ? fail(err, driver.error.status, "%s", driver.error.text) : 0;
+  return status;
 }
 
 int gpu_check(const struct gpu_driver *d, int error, const char *call, struct error *err) {
   if (!error) return 0;
   const char *name = NULL;
   if (d->error_name(error, &name) || !name) name = "an unknown error";
-  const int no_memory = 2; // CUDA_ERROR_OUT_OF_MEMORY
-  return fail(err, error == no_memory ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED, "%s failed: %s (%d)", call, name, error);
+  const char *version = strstr(call, "_v2"); // of the symbol, not of the function's name
+  const int length = (int)(version ? (size_t)(version - call) : strlen(call)), no_memory = 2;
+  return fail(err, error == no_memory ? STROBE_NO_MEMORY : STROBE_DEVICE, "%.*s failed: %s (%d)", length, call, name,
+              error);
 }

@@ -1,5 +1,5 @@
 // libcuda, opened at run time: nothing links against it. Handles are void pointers, device memory is an integer
-// address.
+// address. STROBE_CUDA_DRIVER names another library to open.
 #ifndef STROBE_GPU_DRIVER_H
 #define STROBE_GPU_DRIVER_H
 
@@ -31,7 +31,8 @@
   F(memory_set, "cuMemsetD8_v2", (unsigned long long pointer, unsigned char value, size_t bytes))                      \
   F(memory_upload, "cuMemcpyHtoD_v2", (unsigned long long to, const void *from, size_t bytes))                         \
   F(memory_download, "cuMemcpyDtoH_v2", (void *to, unsigned long long from, size_t bytes))                             \
-  F(pointer_attribute, "cuPointerGetAttribute", (void *value, int attribute, unsigned long long pointer))              \
+  F(pointer_attributes, "cuPointerGetAttributes",                                                                      \
+    (unsigned n, int *attributes, void **values, unsigned long long pointer))                                          \
   F(stream_wait, "cuStreamSynchronize", (void *stream))                                                                \
   F(event_create, "cuEventCreate", (void **event, unsigned flags))                                                     \
   F(event_destroy, "cuEventDestroy_v2", (void *event))                                                                 \
@@ -47,10 +48,21 @@ struct gpu_driver {
   void *tensor_map_encode, *launch; // cuTensorMapEncodeTiled, cuLaunchKernel: as launch.h types them
 };
 
-// Opens and initialises the driver once per process. STROBE_UNSUPPORTED: no libcuda, or one that is too old.
+// Exported name of each function.
+struct gpu_names {
+#define GPU_NAME(member, name, arguments) const char *member;
+  GPU_FUNCTIONS(GPU_NAME)
+#undef GPU_NAME
+};
+extern const struct gpu_names gpu_names;
+
+// Opens and initialises the driver, once per process unless it fails. STROBE_UNSUPPORTED: no libcuda, one that is too
+// old, or one that can't be used.
 int gpu_driver_get(const struct gpu_driver **out, struct error *err);
 
-// What a CUDA error is: fails with the name of the call and of the error; 0 for error 0.
+// What a CUDA error is: STROBE_NO_MEMORY or STROBE_DEVICE, with the name of the call and of the error; 0 for error 0.
 int gpu_check(const struct gpu_driver *d, int error, const char *call, struct error *err);
+// Calls a function of the driver: GPU_CALL(d, memory_free, pointer). Wants `err` in scope.
+#define GPU_CALL(d, function, ...) gpu_check(d, (d)->function(__VA_ARGS__), gpu_names.function, err)
 
 #endif

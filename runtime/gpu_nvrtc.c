@@ -25,8 +25,15 @@ static struct {
     NVRTC_FUNCTIONS(NVRTC_MEMBER)
 #undef NVRTC_MEMBER
   } call;
+  char path[1024];
   struct error error;
 } nvrtc = {.once = PTHREAD_ONCE_INIT};
+
+// One list, as the compiler wants it and as one text.
+#define NVRTC_OPTIONS(O) O("--gpu-architecture=sm_90a") O("--std=c++17") O("--ptxas-options=-v")
+#define NVRTC_JOIN(option) option " "
+#define NVRTC_ITEM(option) option,
+const char nvrtc_options[] = NVRTC_OPTIONS(NVRTC_JOIN);
 
 static void *open_library(void) {
   static const char *const names[] = {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12",
@@ -60,12 +67,19 @@ static void open_nvrtc(void) {
 #define NVRTC_FIND(member, name, arguments) find(library, name, &nvrtc.call.member) ||
   if (NVRTC_FUNCTIONS(NVRTC_FIND) 0) return;
 #undef NVRTC_FIND
+  Dl_info info;
+  void *symbol;
+  memcpy(&symbol, &nvrtc.call.version, sizeof symbol);
+  if (dladdr(symbol, &info) && info.dli_fname && strlen(info.dli_fname) < sizeof nvrtc.path)
+    strcpy(nvrtc.path, info.dli_fname);
 }
 
 static int ready(struct error *err) {
   pthread_once(&nvrtc.once, open_nvrtc);
   return nvrtc.error.status ? fail(err, nvrtc.error.status, "%s", nvrtc.error.text) : 0;
 }
+
+const char *nvrtc_library(void) { return ready(NULL) || !*nvrtc.path ? NULL : nvrtc.path; }
 
 int nvrtc_version(int *major, int *minor, struct error *err) {
   int status = ready(err);
@@ -86,40 +100,67 @@ void gpu_report_parse(const char *log, struct gpu_report *report) {
   if (at) snprintf(report->serialized, sizeof report->serialized, "%.*s", (int)strcspn(at, "\n"), at);
 }
 
-static int run(void *program, struct buf *cubin, struct gpu_report *report, struct error *err) {
-  static const char *const options[] = {"--gpu-architecture=sm_90a", "--std=c++17", "--ptxas-options=-v"};
-  const int bad = nvrtc.call.compile(program, sizeof options / sizeof *options, options);
+// NVRTC's own results: 1 is out of memory; the others mean that it was called wrongly, or is broken.
+static int check(int error, const char *call, struct error *err) {
+  enum { OUT_OF_MEMORY = 1 };
+  if (!error) return 0;
+  return fail(err, error == OUT_OF_MEMORY ? STROBE_NO_MEMORY : STROBE_DEVICE, "%s failed with NVRTC error %d", call,
+              error);
+}
+
+static int read_log(void *program, char **log, struct error *err) {
   size_t size = 0;
-  char *log = nvrtc.call.log_size(program, &size) ? NULL : calloc(size + 1, 1);
-  if (!log || nvrtc.call.log(program, log)) {
-    free(log);
-    return fail(err, STROBE_NO_MEMORY, "no memory for the compiler's log");
-  }
-  gpu_report_parse(log, report);
-  int status = 0;
-  if (bad) {
-    const char *first = strstr(log, "error");
-    status = fail(err, STROBE_INTERNAL, "NVRTC refuses the kernel: %.300s", first ? first : log);
-  } else if (*report->serialized) {
-    status = fail(err, STROBE_INTERNAL, "ptxas serialises the wgmma of this kernel: %s", report->serialized);
-  }
-  free(log);
+  int status = check(nvrtc.call.log_size(program, &size), "nvrtcGetProgramLogSize", err);
   if (status) return status;
-  char *image = nvrtc.call.cubin_size(program, &size) ? NULL : malloc(size);
-  if (!image || nvrtc.call.cubin(program, image))
-    status = fail(err, STROBE_NO_MEMORY, "no memory for a cubin");
-  else
-    buf_add(cubin, image, size);
+  *log = calloc(size + 1, 1);
+  if (!*log) return fail(err, STROBE_NO_MEMORY, "no memory for the compiler's log");
+  return check(nvrtc.call.log(program, *log), "nvrtcGetProgramLog", err);
+}
+
+// What compilation said: its error, wgmma that is serialised.
+static int judge(int error, const char *log, const struct gpu_report *report, struct error *err) {
+  enum { COMPILATION = 6 };
+  if (error == COMPILATION) {
+    const char *first = strstr(log, "error");
+    return fail(err, STROBE_INTERNAL, "NVRTC refuses the kernel: %.300s", first ? first : log);
+  }
+  int status = check(error, "nvrtcCompileProgram", err);
+  if (!status && *report->serialized)
+    status = fail(err, STROBE_INTERNAL, "ptxas serialises the wgmma of this kernel: %s", report->serialized);
+  return status;
+}
+
+static int read_cubin(void *program, struct buf *cubin, struct error *err) {
+  size_t size = 0;
+  int status = check(nvrtc.call.cubin_size(program, &size), "nvrtcGetCUBINSize", err);
+  if (status) return status;
+  char *image = malloc(size + 1);
+  if (!image) return fail(err, STROBE_NO_MEMORY, "no memory for a cubin");
+  status = check(nvrtc.call.cubin(program, image), "nvrtcGetCUBIN", err);
+  if (!status) buf_add(cubin, image, size);
   free(image);
   return !status && cubin->failed ? fail(err, STROBE_NO_MEMORY, "no memory for a cubin") : status;
+}
+
+static int run(void *program, struct buf *cubin, struct gpu_report *report, struct error *err) {
+  static const char *const options[] = {NVRTC_OPTIONS(NVRTC_ITEM)};
+  char *log = NULL;
+  const int error = nvrtc.call.compile(program, sizeof options / sizeof *options, options);
+  int status = read_log(program, &log, err);
+  if (!status) {
+    gpu_report_parse(log, report);
+    status = judge(error, log, report, err);
+  }
+  free(log);
+  return status ? status : read_cubin(program, cubin, err);
 }
 
 int nvrtc_compile(const char *source, struct buf *cubin, struct gpu_report *report, struct error *err) {
   int status = ready(err);
   void *program = NULL;
+  if (!status)
+    status = check(nvrtc.call.create(&program, source, "strobe.cu", 0, NULL, NULL), "nvrtcCreateProgram", err);
   if (status) return status;
-  if (nvrtc.call.create(&program, source, "strobe.cu", 0, NULL, NULL))
-    return fail(err, STROBE_NO_MEMORY, "nvrtcCreateProgram failed");
   status = run(program, cubin, report, err);
   nvrtc.call.destroy(&program);
   return status;

@@ -15,8 +15,13 @@ struct gpu_report {
 // Searched in $STROBE_NVRTC, the loader's path, /usr/local/cuda. STROBE_UNSUPPORTED: not found.
 int nvrtc_version(int *major, int *minor, struct error *err);
 
+// What it is called with, joined by blanks; and the path of the library once it has been opened, or NULL.
+extern const char nvrtc_options[];
+const char *nvrtc_library(void);
+
 // Appends the cubin. STROBE_UNSUPPORTED: no NVRTC; STROBE_INTERNAL: the text does not compile (the sentence holds the
-// first error), or ptxas serialises wgmma (C7510 to C7519).
+// first error), or ptxas serialises wgmma (C7510 to C7519); STROBE_NO_MEMORY, STROBE_DEVICE: a call of NVRTC failed
+// (the sentence names it).
 int nvrtc_compile(const char *source, struct buf *cubin, struct gpu_report *report, struct error *err);
 
 // Reads the lines of `ptxas -v`.

@@ -12,7 +12,13 @@
 #define STROBE_LAUNCH_ABI 1
 
 // Results of strobe_launch(); the numbers are those of enum strobe_status.
-enum { STROBE_LAUNCH_OK = 0, STROBE_LAUNCH_INVALID = 1, STROBE_LAUNCH_UNSUPPORTED = 2, STROBE_LAUNCH_CUDA = 6 };
+enum {
+  STROBE_LAUNCH_OK = 0,
+  STROBE_LAUNCH_INVALID = 1,
+  STROBE_LAUNCH_UNSUPPORTED = 2,
+  STROBE_LAUNCH_NO_MEMORY = 3,
+  STROBE_LAUNCH_CUDA = 6
+};
 
 // One kernel, as data.
 struct strobe_launch {
@@ -46,19 +52,29 @@ struct strobe_message {
 };
 #define STROBE_REFUSE(m, status, ...) ((m).text ? (void)snprintf((m).text, (m).size, __VA_ARGS__) : (void)0, (status))
 
+// The nearest stride that works.
+static inline strobe_i64 strobe_nearest_stride(strobe_i64 stride, strobe_i64 step, strobe_i64 least, strobe_i64 limit) {
+  const strobe_i64 inside = stride < least ? least : stride > limit - step ? limit - step : stride;
+  const strobe_i64 rounded = (inside + step / 2) / step * step;
+  return rounded < limit ? rounded : limit - step;
+}
+
+// A tensor of n[0] batches, n[1] heads and n[2] rows. The stride of an axis of one place is never used.
 static inline int strobe_check_tensor(const struct strobe_launch *l, const char *name, const struct strobe_tensor *t,
-                                      struct strobe_message m) {
+                                      const strobe_i64 n[3], int written, struct strobe_message m) {
   const strobe_i64 stride[3] = {t->batch_stride, t->head_stride, t->row_stride}, step = 16 / l->element_bytes;
+  const strobe_i64 limit = (1ll << 40) / l->element_bytes, least = written ? l->head_dim : 0;
   const char *const axis[3] = {"batch", "head", "row"};
   if (!t->data) return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s.data is NULL: must be device memory", name);
   if ((uintptr_t)t->data % 16)
     return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s.data %p: must be a multiple of 16 bytes", name, t->data);
   for (int i = 0; i < 3; i++)
-    if (stride[i] < 0 || stride[i] % step || stride[i] * l->element_bytes >= 1ll << 40)
+    if (n[i] > 1 && (stride[i] < least || stride[i] % step || stride[i] >= limit))
       return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID,
-                           "%s.%s_stride %lld: must be 0 or more, below 2^39 and a multiple of %lld elements (16 "
+                           "%s.%s_stride %lld: must be %lld or more, below %lld and a multiple of %lld elements (16 "
                            "bytes); %lld is the nearest",
-                           name, axis[i], stride[i], step, stride[i] < 0 ? 0 : (stride[i] + step / 2) / step * step);
+                           name, axis[i], stride[i], least, limit, step,
+                           strobe_nearest_stride(stride[i], step, least, limit));
   return STROBE_LAUNCH_OK;
 }
 
@@ -69,12 +85,24 @@ static inline int strobe_check_sizes(const struct strobe_args *a, struct strobe_
   } size[] = {
       {"batch", a->batch}, {"heads", a->heads}, {"heads_kv", a->heads_kv}, {"q_len", a->q_len}, {"kv_len", a->kv_len}};
   for (int i = 0; i < 5; i++)
-    if (size[i].value < 1 || size[i].value > INT_MAX / 2)
-      return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s %lld: must be 1 to %d", size[i].name, size[i].value,
-                           INT_MAX / 2);
-  if (a->heads % a->heads_kv)
+    if (size[i].value < 0 || size[i].value > INT_MAX / 2)
+      return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "%s %lld: must be 0 to %d; %d is the nearest", size[i].name,
+                           size[i].value, INT_MAX / 2, size[i].value < 0 ? 0 : INT_MAX / 2);
+  if (a->heads && (!a->heads_kv || a->heads % a->heads_kv))
     return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "heads_kv %lld: must divide heads %lld", a->heads_kv, a->heads);
   return STROBE_LAUNCH_OK;
+}
+
+static inline int strobe_check_tensors(const struct strobe_launch *l, const struct strobe_args *a,
+                                       struct strobe_message m) {
+  const strobe_i64 q[3] = {a->batch, a->heads, a->q_len}, kv[3] = {a->batch, a->heads_kv, a->kv_len};
+  int status = strobe_check_tensor(l, "q", &a->q, q, 0, m);
+  if (!status && a->kv_len) status = strobe_check_tensor(l, "k", &a->k, kv, 0, m);
+  if (!status && a->kv_len) status = strobe_check_tensor(l, "v", &a->v, kv, 0, m);
+  if (!status) status = strobe_check_tensor(l, "o", &a->o, q, 1, m);
+  if (!status && (uintptr_t)a->lse % 4)
+    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "lse %p: must be a multiple of 4 bytes, or NULL", (void *)a->lse);
+  return status;
 }
 
 static inline int strobe_check_args(const struct strobe_launch *l, const struct strobe_args *a,
@@ -85,15 +113,14 @@ static inline int strobe_check_args(const struct strobe_launch *l, const struct 
   if (a->kv_lens)
     return STROBE_REFUSE(m, STROBE_LAUNCH_UNSUPPORTED, "kv_lens %p: must be NULL: all sequences have kv_len keys",
                          a->kv_lens);
-  const struct strobe_tensor *const tensor[] = {&a->q, &a->k, &a->v, &a->o};
-  const char *const name[] = {"q", "k", "v", "o"};
   int status = strobe_check_sizes(a, m);
-  for (int i = 0; i < 4 && !status; i++) status = strobe_check_tensor(l, name[i], tensor[i], m);
+  if (status || !a->batch || !a->heads || !a->q_len) return status; // nothing to compute, so nothing is read
+  status = strobe_check_tensors(l, a, m);
   if (status) return status;
   if (!(a->scale >= 0 && a->scale <= 3.4e38f))
     return STROBE_REFUSE(m, STROBE_LAUNCH_UNSUPPORTED,
                          "scale %g: must be 0 or more, and finite; for a negative one negate q", (double)a->scale);
-  if (l->tickets && (!a->workspace || (uintptr_t)a->workspace % 4))
+  if (l->tickets && (!a->workspace || (uintptr_t)a->workspace % STROBE_WORKSPACE))
     return STROBE_REFUSE(
         m, STROBE_LAUNCH_INVALID,
         "workspace %p: must be %d bytes of device memory, 64-byte aligned, zero before the first launch", a->workspace,
@@ -108,12 +135,26 @@ static inline int strobe_tensor_map_of(const struct strobe_launch *l, const stru
                                        strobe_i64 heads, int box_rows, struct strobe_tensor_map *map) {
   const uint64_t bytes = (uint64_t)l->element_bytes, panels = (uint64_t)l->head_dim / 64;
   const uint64_t sizes[5] = {64, (uint64_t)rows, panels, (uint64_t)heads, (uint64_t)batch};
-  const uint64_t strides[4] = {(uint64_t)t->row_stride * bytes, 64 * bytes, (uint64_t)t->head_stride * bytes,
-                               (uint64_t)t->batch_stride * bytes};
+  const uint64_t any = (uint64_t)l->head_dim; // of an axis of one place
+  const uint64_t strides[4] = {(rows > 1 ? (uint64_t)t->row_stride : any) * bytes, 64 * bytes,
+                               (heads > 1 ? (uint64_t)t->head_stride : any) * bytes,
+                               (batch > 1 ? (uint64_t)t->batch_stride : any) * bytes};
   const uint32_t box[5] = {64, (uint32_t)box_rows, (uint32_t)panels, 1, 1}, ones[5] = {1, 1, 1, 1, 1};
   enum { NO_INTERLEAVE = 0, SWIZZLE_128B = 3, L2_256B = 3, FILL_ZERO = 0 };
   return d->tensor_map_encode(map, l->map_type, 5, t->data, sizes, strides, box, ones, NO_INTERLEAVE, SWIZZLE_128B,
                               L2_256B, FILL_ZERO);
+}
+
+// Maps of q, k, v and o, in this order. Without keys there may be no memory behind k and v: their maps are the first
+// row of q, of which kernels read the row after it, zeros.
+static inline int strobe_tensor_maps(const struct strobe_launch *l, const struct strobe_driver *d,
+                                     const struct strobe_args *a, struct strobe_tensor_map map[4]) {
+  const strobe_i64 n = a->kv_len ? a->batch : 1, heads = a->kv_len ? a->heads_kv : 1, rows = a->kv_len ? a->kv_len : 1;
+  int error = strobe_tensor_map_of(l, d, &a->q, a->batch, a->q_len, a->heads, 64, &map[0]);
+  if (!error) error = strobe_tensor_map_of(l, d, a->kv_len ? &a->k : &a->q, n, rows, heads, l->block_n, &map[1]);
+  if (!error) error = strobe_tensor_map_of(l, d, a->kv_len ? &a->v : &a->q, n, rows, heads, l->block_n, &map[2]);
+  if (!error) error = strobe_tensor_map_of(l, d, &a->o, a->batch, a->q_len, a->heads, 64, &map[3]);
+  return error;
 }
 
 static inline int strobe_fill_params(const struct strobe_launch *l, const struct strobe_args *a,
@@ -122,9 +163,11 @@ static inline int strobe_fill_params(const struct strobe_launch *l, const struct
                    all = a->batch * a->heads;
   const strobe_i64 limit = INT_MAX / 2, kv_bytes = 2 * a->kv_len * l->head_dim * l->element_bytes;
   if (all > limit || all * m_blocks > limit)
-    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID, "grid of %lld x %lld tiles: must be at most %lld; split the batch",
-                         all, m_blocks, limit);
-  const strobe_i64 section = (l->l2_section / kv_bytes > 1 ? l->l2_section / kv_bytes : 1) * group;
+    return STROBE_REFUSE(m, STROBE_LAUNCH_INVALID,
+                         "batch %lld with %lld heads of %lld query tiles: must be at most %lld tiles; %lld is the "
+                         "largest batch that fits",
+                         a->batch, a->heads, m_blocks, limit, limit / (a->heads * m_blocks));
+  const strobe_i64 fit = kv_bytes ? l->l2_section / kv_bytes : all, section = (fit > 1 ? fit : 1) * group;
   const strobe_i64 diagonal = a->diagonal < -limit ? -limit : a->diagonal > limit ? limit : a->diagonal;
   const struct strobe_params filled = {a->o.data,
                                        a->o.batch_stride,
@@ -149,31 +192,34 @@ static inline int strobe_fill_params(const struct strobe_launch *l, const struct
   return STROBE_LAUNCH_OK;
 }
 
+static inline int strobe_cuda_failed(const char *call, int error, const struct strobe_launch *l,
+                                     struct strobe_message m) {
+  const int out_of_memory = 2; // CUDA_ERROR_OUT_OF_MEMORY
+  return STROBE_REFUSE(m, error == out_of_memory ? STROBE_LAUNCH_NO_MEMORY : STROBE_LAUNCH_CUDA,
+                       "%s failed with CUDA error %d for %s", call, error, l->name);
+}
+
 // Enqueues the kernel on a stream of the current context: O = softmax(scale Q K^T + mask) V. All pointers are device
-// memory. `function` is its CUfunction, allowed l->shared_bytes of shared memory. Nothing has been launched unless it
-// returns STROBE_LAUNCH_OK. Re-entrant; two launches that may run at the same time need workspaces of their own.
+// memory. Without keys (kv_len 0) O is 0 and lse -inf, and k and v may be NULL; with a batch, heads or q_len of 0 there
+// is nothing to do. `function` is its CUfunction, allowed l->shared_bytes of shared memory. Nothing has been launched
+// unless it returns STROBE_LAUNCH_OK. Re-entrant; two launches that may run at the same time need workspaces of their
+// own.
 static inline int strobe_launch(const struct strobe_launch *l, const struct strobe_driver *d, void *function,
                                 int multiprocessors, const struct strobe_args *a, void *stream,
                                 struct strobe_message m) {
-  struct strobe_tensor_map q, k, v, o;
+  struct strobe_tensor_map map[4];
   struct strobe_params p;
   int status = strobe_check_args(l, a, m);
-  if (!status) status = strobe_fill_params(l, a, &p, m);
+  if (status || !a->batch || !a->heads || !a->q_len) return status;
+  status = strobe_fill_params(l, a, &p, m);
   if (status) return status;
-  int error = strobe_tensor_map_of(l, d, &a->q, a->batch, a->q_len, a->heads, 64, &q);
-  if (!error) error = strobe_tensor_map_of(l, d, &a->k, a->batch, a->kv_len, a->heads_kv, l->block_n, &k);
-  if (!error) error = strobe_tensor_map_of(l, d, &a->v, a->batch, a->kv_len, a->heads_kv, l->block_n, &v);
-  if (!error) error = strobe_tensor_map_of(l, d, &a->o, a->batch, a->q_len, a->heads, 64, &o);
-  if (error)
-    return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuTensorMapEncodeTiled failed with CUDA error %d for %s", error,
-                         l->name);
-  void *params[] = {&q, &k, &v, &o, &p};
+  int error = strobe_tensor_maps(l, d, a, map);
+  if (error) return strobe_cuda_failed("cuTensorMapEncodeTiled", error, l, m);
+  void *params[] = {&map[0], &map[1], &map[2], &map[3], &p};
   const int grid = l->persistent && p.tiles > multiprocessors ? multiprocessors : p.tiles;
   error = d->launch(function, (unsigned)grid, 1, 1, (unsigned)l->threads, 1, 1, (unsigned)l->shared_bytes, stream,
                     params, NULL);
-  if (error)
-    return STROBE_REFUSE(m, STROBE_LAUNCH_CUDA, "cuLaunchKernel failed with CUDA error %d for %s", error, l->name);
-  return STROBE_LAUNCH_OK;
+  return error ? strobe_cuda_failed("cuLaunchKernel", error, l, m) : STROBE_LAUNCH_OK;
 }
 
 #endif

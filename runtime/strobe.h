@@ -33,6 +33,7 @@ enum strobe_status {
   STROBE_NO_MEMORY = 3,
   STROBE_IO = 4,       // a file could not be read or written
   STROBE_INTERNAL = 5, // a defect of Strobe
+  STROBE_DEVICE = 6,   // a CUDA call failed; the message names the call and the error
 };
 
 typedef struct strobe_context strobe_context;
