@@ -24,6 +24,9 @@ $let uses_load_first = q_as == "" && k_rest || kv_as == "" && (pack_k && k_rest 
 $let edge_steps = q_units % 8 == 0 ? 8 : q_units % 4 == 0 ? 4 : 2
 $# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
 $let first_steps = stages == 2 ? edge_steps : steps
+$# Whole blocks may be shorter by so many keys, which QK takes tile_n at a time, exp and PV four.
+$let rest_step = tile_n % 4 == 0 ? tile_n : tile_n % 2 == 0 ? 2 * tile_n : 4 * tile_n
+$let rest_steps = min(pv_steps, 4 / pair)
 $let ldk = pack_k ? k_width : "k_stride"
 $let ldv = pack_v ? v_width * pair : "v_stride"
 $let k_param = pack_k ? "" : ", strobe_i64 k_stride"
@@ -97,39 +100,45 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
 
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
+    const strobe_i64 whole = blocks.full + (blocks.rest > 0);
     $if stages == 2
       // S of block j + 1 is computed while P of block j is.
       float *s = s0, *next = s0 + ${block_n * block_m};
-      if (blocks.full) {
-        qk_block(k, qt, s, block_max${scale_arg}${k_arg});
-        for (strobe_i64 j = 1; j < blocks.full; j++) {
+      if (whole) {
+        qk_block(k, qt, s, block_max, block_keys(blocks, 0)${scale_arg}${k_arg});
+        for (strobe_i64 j = 1; j < whole; j++) {
+          const int n_next = block_keys(blocks, j);
           for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
           k += ${block_n} * ${ldk};
-          qk_softmax_block(k, qt, next, block_max, s, m, l${scale_arg}${k_arg});
-          pv_block(s, v, alpha, ot${v_arg});
+          qk_softmax_block(k, qt, next, block_max, s, m, l, n_next${scale_arg}${k_arg});
+          if (n_next < ${block_n}) exp_block(s, m, l, n_next, ${block_n});
+          pv_block(s, v, alpha, ot, ${block_n}${v_arg});
           v += ${block_n / pair} * ${ldv};
           float *swap = s;
           s = next;
           next = swap;
         }
+        const int n_last = block_keys(blocks, whole - 1);
         for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
-        exp_block(s, m, l);
-        pv_block(s, v, alpha, ot${v_arg});
-        k += ${block_n} * ${ldk};
-        v += ${block_n / pair} * ${ldv};
+        exp_block(s, m, l, 0, n_last);
+        pv_block(s, v, alpha, ot, n_last${v_arg});
+        k += n_last * ${ldk};
+        v += n_last / ${pair} * ${ldv};
       }
     $else
       float *s = s0;
-      for (strobe_i64 j = 0; j < blocks.full; j++) {
-        qk_block(k, qt, s, block_max${scale_arg}${k_arg});
+      for (strobe_i64 j = 0; j < whole; j++) {
+        const int n_block = block_keys(blocks, j);
+        qk_block(k, qt, s, block_max, n_block${scale_arg}${k_arg});
         for (int c = 0; c < ${block_m}; c += ${lanes}) rescale(block_max + c, m + c, l + c, alpha + c);
-        exp_block(s, m, l);
-        pv_block(s, v, alpha, ot${v_arg});
-        k += ${block_n} * ${ldk};
-        v += ${block_n / pair} * ${ldv};
+        exp_block(s, m, l, 0, n_block);
+        pv_block(s, v, alpha, ot, n_block${v_arg});
+        k += n_block * ${ldk};
+        v += n_block / ${pair} * ${ldv};
       }
-    for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
-      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(keys, j), diagonal_offset(a, keys, q0, j)${scale_arg}${k_arg}${v_arg});
+    for (strobe_i64 t = blocks.full * ${block_n} + blocks.rest; t < blocks.end; t += ${block_n}) {
+      const int n_block = (int)(keys - t < ${block_n} ? keys - t : ${block_n});
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, n_block, diagonal_offset(a, keys, q0, t)${scale_arg}${k_arg}${v_arg});
       k += ${block_n} * ${ldk};
       v += ${block_n / pair} * ${ldv};
     }

@@ -215,16 +215,16 @@ KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float 
   }
 }
 
-// S^T = K Q^T of one KV block: 2 keys x 16 queries at a time, one query per lane, in registers for all of
+// S^T = K Q^T of so many keys of a block: 2 keys x 16 queries at a time, one query per lane, in registers for all of
 // head_dim. block_max gets the largest score of each query.
-KERNEL void qk_block(const float *k, const float *qt, float *score, float *block_max) {
+KERNEL void qk_block(const float *k, const float *qt, float *score, float *block_max, int keys) {
   __m512 s0_0, s1_0;
   __m512 q0;
   __m512 top0;
   {
     top0 = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
   }
-  for (int t = 0; t < 32; t += 2) {
+  for (int t = 0; t < keys; t += 2) {
     {
       s0_0 = _mm512_setzero_ps();
       s1_0 = _mm512_setzero_ps();
@@ -328,13 +328,14 @@ KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
   }
 }
 
-// P = 2^(S - m) of a whole block, in place; l += its row sums.
-KERNEL void exp_block(float *score, const float *m, float *l) {
+// P = 2^(S - m) of keys first to last of a block, in place; l += its row sums.
+KERNEL void exp_block(float *score, const float *m, float *l, int first, int last) {
+  score += first * 16;
   __m512 sum0;
   {
     sum0 = _mm512_setzero_ps();
   }
-  for (int t = 0; t < 32; t += 2) {
+  for (int t = first; t < last; t += 2) {
     __m512 x;
     __m512 y;
     __m512 u;
@@ -376,7 +377,7 @@ KERNEL void exp_block(float *score, const float *m, float *l) {
 }
 
 // O^T = alpha O^T + V^T P^T: 2 columns of V x 16 queries at a time. 
-KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *ot) {
+KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *ot, int keys) {
   for (int d = 0; d < 32; d += 2) {
     __m512 s0_0, s1_0;
     __m512 q0;
@@ -385,7 +386,8 @@ KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *
       s0_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot));
       s1_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot + 16));
     }
-    for (int t = 0; t < 32; t += 8) {
+    int t = keys / 1;
+    for (; t >= 8; t -= 8) {
       {
         q0 = _mm512_loadu_ps(p);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[0]), s0_0);
@@ -415,45 +417,61 @@ KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *
       p += 128;
       v += 8 * 32;
     }
+    for (; t > 0; t -= 4) {
+      {
+        q0 = _mm512_loadu_ps(p);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[1]), s1_0);
+        q0 = _mm512_loadu_ps(p + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[32]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[33]), s1_0);
+        q0 = _mm512_loadu_ps(p + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[64]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[65]), s1_0);
+        q0 = _mm512_loadu_ps(p + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[96]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[97]), s1_0);
+      }
+      p += 64;
+      v += 4 * 32;
+    }
     {
       _mm512_storeu_ps(ot, s0_0);
       _mm512_storeu_ps(ot + 16, s1_0);
     }
-    p -= 512;
-    v -= 32 * 32;
+    p -= keys / 1 * 16;
+    v -= keys / 1 * 32;
     v += 2;
     ot += 32;
   }
 }
 
-// Which KV blocks a tile of queries visits: blocks before `full` are seen whole by every query, those up to `end` in part.
+// Which keys a tile of queries visits: `full` whole blocks that every query sees, then `rest` keys of the block after them, which run
+// at the same speed, then the others up to `end`: keys at the diagonal, or the last few.
 struct block_range {
-  strobe_i64 full, end;
+  strobe_i64 full, rest, end;
 };
 
 static struct block_range visit(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
-  const strobe_i64 by_first = keys, by_last = keys;
+  struct block_range r;
   (void)a;
   (void)q0;
   (void)n;
-  struct block_range r;
-  r.full = by_first / 32;
-  r.end = (by_last + 31) / 32;
+  r.full = keys / 32;
+  r.rest = keys % 32 / 4 * 4;
+  r.end = keys;
   return r;
 }
 
-// Keys of block j.
-static int block_keys(strobe_i64 keys, strobe_i64 j) {
-  strobe_i64 n = keys - j * 32;
-  return (int)(n < 32 ? n : 32);
-}
+// Keys of whole block j.
+static int block_keys(struct block_range r, strobe_i64 j) { return j < r.full ? 32 : (int)r.rest; }
 
-// Query i of the tile sees key t of block j when t + offset <= i.
-static int diagonal_offset(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 j) {
+// Query i of the tile sees key t of a block that begins at key `first` when t + offset <= i.
+static int diagonal_offset(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 first) {
   (void)a;
   (void)keys;
   (void)q0;
-  (void)j;
+  (void)first;
   return -65536;
 }
 
@@ -952,17 +970,20 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
 
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
+    const strobe_i64 whole = blocks.full + (blocks.rest > 0);
     float *s = s0;
-    for (strobe_i64 j = 0; j < blocks.full; j++) {
-      qk_block(k, qt, s, block_max);
+    for (strobe_i64 j = 0; j < whole; j++) {
+      const int n_block = block_keys(blocks, j);
+      qk_block(k, qt, s, block_max, n_block);
       for (int c = 0; c < 16; c += 16) rescale(block_max + c, m + c, l + c, alpha + c);
-      exp_block(s, m, l);
-      pv_block(s, v, alpha, ot);
-      k += 32 * 32;
-      v += 32 * 32;
+      exp_block(s, m, l, 0, n_block);
+      pv_block(s, v, alpha, ot, n_block);
+      k += n_block * 32;
+      v += n_block / 1 * 32;
     }
-    for (strobe_i64 j = blocks.full; j < blocks.end; j++) {
-      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, block_keys(keys, j), diagonal_offset(a, keys, q0, j));
+    for (strobe_i64 t = blocks.full * 32 + blocks.rest; t < blocks.end; t += 32) {
+      const int n_block = (int)(keys - t < 32 ? keys - t : 32);
+      edge_block(k, v, qt, s, m, l, alpha, block_max, ot, n_block, diagonal_offset(a, keys, q0, t));
       k += 32 * 32;
       v += 32 * 32;
     }
