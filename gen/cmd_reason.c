@@ -42,6 +42,8 @@ static void why_unroll(const struct facts *f, struct buf *out) {
   const int budget = f->target->l1i_bytes * 3 / 4 / 1024;
   if (!f->target->vregs && f->v[CFG_UNROLL] != config_k_width(f->spec))
     buf_str(out, "short: loops over lanes take a compiler long");
+  else if (f->target->bcast_temps && f->v[CFG_UNROLL] != config_k_width(f->spec))
+    buf_str(out, "short: decoded instructions stay in their cache, and the loop hides in the multiply-adds");
   else if (f->v[CFG_UNROLL] == config_k_width(f->spec))
     buf_printf(out, "all of head_dim: QK and PV fit the %d KB meant for code", budget);
   else
@@ -58,7 +60,8 @@ static void why_exp(const struct facts *f, struct buf *out) {
 }
 
 static void why_prefetch(const struct facts *f, struct buf *out) {
-  buf_str(out, f->v[CFG_PREFETCH] ? "rows come from memory, once" : "blocks are read again from the cache");
+  buf_str(out, f->v[CFG_PREFETCH] ? "PV reads few columns of many rows, which hardware does not foresee"
+                                  : "blocks are read again from the cache");
 }
 
 static void why_pack_k(const struct facts *f, struct buf *out) {

@@ -28,8 +28,14 @@ static const struct cpu_defaults scalar_defaults = {
     .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
 
 // 16 registers: 12 accumulators, a row of Q, a broadcast of K. Nothing is left for softmax beside them, nor for tables.
-static const struct cpu_defaults few_registers_defaults = {
-    .cols = 3, .block_n = 128, .tile_n = 4, .stages = 1, .exp_f32 = EXP_POLY5, .exp_bf16 = EXP_POLY3};
+static const struct cpu_defaults few_registers_defaults = {.cols = 3,
+                                                           .block_n = 128,
+                                                           .tile_n = 4,
+                                                           .stages = 1,
+                                                           .unroll = 16,
+                                                           .prefetch = 8,
+                                                           .exp_f32 = EXP_POLY5,
+                                                           .exp_bf16 = EXP_POLY3};
 
 static const struct cpu_defaults *defaults_of(const struct target *t) {
   return t->vregs == 0 ? &scalar_defaults : t->vregs < 32 ? &few_registers_defaults : &vector_defaults;

@@ -7,7 +7,7 @@
 #include "vop.h"
 #include "x86.h"
 
-enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 20 };
+enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 20, VEX_REGISTERS = 16 };
 
 // An instruction of a row, parsed once per render.
 struct row_operand {
@@ -60,10 +60,11 @@ struct printer_state {
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry
   int vconst_line[32];
   int move, broadcast; // mnemonics of vmovups and vbroadcastss
-  struct {             // VEX: the memory operand that a temporary holds broadcast
-    struct operand operand;
-    int reg, vregs; // register; registers in use when it was loaded. reg -1: none
-  } held;
+  struct {             // VEX: what registers that are not declared hold, by number
+    bool live;
+    struct operand operand; // OPD_BCAST or OPD_LITERAL
+  } held[VEX_REGISTERS];
+  int first_free;        // register after those of the operation, where a broadcast operand goes
   struct code_row *rows; // vop_count of them
 };
 
