@@ -1,7 +1,9 @@
-"""Error of the kernels beside FlashAttention-2 (torch) on hard inputs, and FlashAttention's own rule: accuracy.py FOLDER."""
+"""Error of the kernels beside FlashAttention-2 (torch) on hard inputs, and FlashAttention's own rule: accuracy.py FOLDER [examples/data]."""
 import math
+import os
 import sys
 
+import numpy
 import torch
 
 from harness import DTYPES, load, oracle, relative
@@ -47,14 +49,31 @@ def textbook(q, k, v, causal):
     return (torch.nan_to_num(torch.softmax(s, 3)) @ v).transpose(1, 2)
 
 
-def compute(kernel, q, k, v):
+def compute(kernel, q, k, v, scale=None):
     o, lse = torch.full_like(q, math.nan), torch.empty(q.shape[0], q.shape[2], q.shape[1], device="cuda")
-    kernel.launch(kernel.args(q, k, v, o, lse))
+    kernel.launch(kernel.args(q, k, v, o, lse, scale))
     return o, lse
+
+
+def real(kernels, folder):
+    """Tensors of two trained models (examples/data) in bf16, against float64 on the rounded tensors."""
+    for name, dim, causal in (("smollm2-l0", 64, 0), ("smollm2-l0", 64, 1), ("minilm-l0", 32, 0), ("minilm-l0", 32, 1)):
+        x = [torch.from_numpy(numpy.load(os.path.join(folder, f"{name}-{y}.npy"))).cuda().bfloat16() for y in "qkv"]
+        scale = 1 / math.sqrt(dim)
+        q, k, v = (torch.nn.functional.pad(y, (0, 64 - dim)).contiguous() for y in x)  # d32 as d64
+        ref, ref_lse = oracle(q, k, v, causal, scale)
+        theirs = relative(flash2(q * math.sqrt(64) * scale, *(y.repeat_interleave(q.shape[2] // k.shape[2], 2) for y in (k, v)), causal), ref)
+        for kernel in kernels:
+            if kernel.head_dim != 64 or kernel.dtype != "bf16" or kernel.causal != causal: continue
+            o, lse = compute(kernel, q, k, v, scale)
+            error, lse_error = relative(o, ref), (lse.double() - ref_lse).abs().max().item()
+            ok = error <= max(2.5e-3, 1.2 * theirs) and lse_error < 2e-3
+            print(f"{'ok  ' if ok else 'FAIL'} {name} {'causal' if causal else 'full'} {kernel.label}: o {error:.2e} (FA2 {theirs:.2e}), lse {lse_error:.1e}", flush=True)
 
 
 def main():
     torch.manual_seed(0)
+    if len(sys.argv) > 2: real(load(sys.argv[1]), sys.argv[2])
     for kernel in load(sys.argv[1]):
         if kernel.softmax != "classical" and not kernel.use[1]: continue
         dtype, d, lines, broken = DTYPES[kernel.dtype], kernel.head_dim, [], 0

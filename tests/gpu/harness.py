@@ -20,7 +20,12 @@ class Args(ctypes.Structure):
                 ("lse", ctypes.c_void_p), ("lse_batch_stride", ctypes.c_longlong), ("lse_head_stride", ctypes.c_longlong),
                 ("batch", ctypes.c_longlong), ("heads", ctypes.c_longlong), ("heads_kv", ctypes.c_longlong),
                 ("q_len", ctypes.c_longlong), ("kv_len", ctypes.c_longlong), ("diagonal", ctypes.c_longlong),
-                ("scale", ctypes.c_float), ("workspace", ctypes.c_void_p)]
+                ("scale", ctypes.c_float), ("workspace", ctypes.c_void_p), ("kv_lens", ctypes.c_void_p), ("kv_lens_bytes", ctypes.c_uint),
+                ("diagonal_at_end", ctypes.c_uint), ("cu_seqlens_q", ctypes.c_void_p), ("cu_seqlens_k", ctypes.c_void_p),
+                ("page_table", ctypes.c_void_p), ("page_table_stride", ctypes.c_longlong), ("page_rows", ctypes.c_longlong),
+                ("window_left", ctypes.c_longlong), ("window_right", ctypes.c_longlong), ("partial_m", ctypes.c_void_p),
+                ("partial_l", ctypes.c_void_p), ("scale_q", ctypes.c_void_p), ("scale_k", ctypes.c_void_p), ("scale_v", ctypes.c_void_p),
+                ("bias", ctypes.c_void_p), ("sinks", ctypes.c_void_p), ("softcap", ctypes.c_float), ("reserved", ctypes.c_uint)]
 
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
@@ -42,7 +47,7 @@ class Kernel:
 
     def args(self, q, k, v, o, lse, scale=None, diagonal=None):
         a = Args()
-        a.abi, a.size = 1, ctypes.sizeof(Args)
+        a.abi, a.size = 2, ctypes.sizeof(Args)
         a.q, a.k, a.v, a.o = describe(q), describe(k), describe(v), describe(o)
         if lse is not None:
             a.lse, a.lse_batch_stride, a.lse_head_stride = lse.data_ptr(), lse.stride(0), lse.stride(1)
