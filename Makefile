@@ -86,7 +86,7 @@ $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h r
 	  xargs -r -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
 	@ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
-$(BUILD)/tests/test_cli $(BUILD)/tests/test_cli_tune $(BUILD)/tests/test_output: $(BUILD)/strobe
+$(BUILD)/tests/test_cli $(BUILD)/tests/test_cli_tune $(BUILD)/tests/test_cli_faults $(BUILD)/tests/test_output: $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
@@ -163,14 +163,15 @@ endif
 
 # All tests; then those that look at memory once more under ASan and UBSan, those with threads under TSan, and the library
 # once more without libtcc.
+WITHOUT_TCC := $(addprefix $(BUILD)-notcc/tests/,test_runtime test_fallback)
 SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit test_kernels)
 check: deps
 	@$(MAKE) --no-print-directory tests
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" BUILTIN_OPT= $(SANITIZED)
 	@$(MAKE) --no-print-directory tsan-build
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(BUILD)-notcc/tests/test_runtime
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(WITHOUT_TCC)
 	@$(MAKE) --no-print-directory fuzz N=3000
-	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(RACED) $(BUILD)-notcc/tests/test_runtime
+	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(RACED) $(WITHOUT_TCC)
 tests: all $(TESTS)
 
 # What threads share, under ThreadSanitizer.

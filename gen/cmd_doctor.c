@@ -66,6 +66,8 @@ static void check_machine(struct doctor *d) {
     if (target_table[i].family == FAMILY_CPU)
       finding(d, cpu_has_target(&target_table[i]) ? FINE : MISSING, "target", "%s: %s", target_table[i].name,
               target_table[i].about);
+  const char *most = getenv("STROBE_MAX_TARGET");
+  if (most) finding(d, FACT, "cap", "STROBE_MAX_TARGET=%.40s: targets beyond it are not used", most);
   finding(d, FACT, "threads", "%d by default", pool_default_workers());
   finding(d, FACT, "version", "strobe %s, templates %016" PRIx64, strobe_version(), templates_hash());
 }

@@ -144,10 +144,9 @@ static int write_outputs(const struct run *r, struct error *err) {
   const struct problem *p = &r->problem;
   const int64_t o_shape[] = {p->batch, p->q_len, p->heads, p->spec.head_dim_v},
                 lse_shape[] = {p->batch, p->heads, p->q_len};
-  int status = 0;
-  if (r->lse) status = npy_write(r->opt->lse, NPY_F4, 3, lse_shape, r->lse, err);
-  if (!status) status = npy_write(r->opt->o, types[p->spec.o], 4, o_shape, r->o, err);
-  return status;
+  const struct npy_output files[] = {{r->opt->o, types[p->spec.o], 4, o_shape, r->o},
+                                     {r->opt->lse, NPY_F4, 3, lse_shape, r->lse}};
+  return npy_write_all(files, r->lse ? 2 : 1, err);
 }
 
 // ---- the run ----

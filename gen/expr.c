@@ -207,7 +207,7 @@ static int primary(struct expr *e, struct value *out) {
   if (e->p < e->end && *e->p == '(') return e->p++, call(e, name, len, out);
   *out = integer(0);
   if (e->dead || e->lookup(e->context, name, len, out, e->err)) return 0;
-  return e->err && e->err->status ? (int)e->err->status : STROBE_INVALID;
+  return e->err && e->err->status ? (int)e->err->status : STROBE_INVALID; // or memory ran out
 }
 
 static int unary(struct expr *e, struct value *out) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,6 +146,11 @@ int directory_make(const char *path, struct buf *made, struct error *err) {
   struct buf part = {0};
   struct stat st;
   int status = 0;
+  if (made) { // room now, so that what has been made can always be noted
+    buf_str(made, path);
+    made->len = 0;
+    if (made->failed) return fail(err, STROBE_NO_MEMORY, "no memory to make directory \"%.300s\"", path);
+  }
   for (size_t i = 1, len = strlen(path); i <= len && !status; i++) {
     if (path[i] != '/' && path[i]) continue;
     part.len = 0;
@@ -188,17 +194,19 @@ void directory_unlock(int lock) {
   if (lock >= 0) close(lock);
 }
 
+// Without an allocation: memory may be what failed.
 void directory_unmake(const char *path, const struct buf *made) {
-  struct buf part = {0};
-  buf_str(&part, path);
-  while (made->len && !part.failed && part.len >= made->len) {
-    rmdir(part.data); // fails, rightly, if it is not empty
-    char *slash = strrchr(part.data, '/');
-    if (!slash || slash == part.data) break;
+  char part[PATH_MAX];
+  size_t len = strlen(path);
+  if (!made->len || len >= sizeof part) return;
+  memcpy(part, path, len + 1);
+  while (len >= made->len) {
+    rmdir(part); // fails, rightly, if it is not empty
+    char *slash = strrchr(part, '/');
+    if (!slash || slash == part) break;
     *slash = 0;
-    part.len = (size_t)(slash - part.data);
+    len = (size_t)(slash - part);
   }
-  buf_free(&part);
 }
 
 bool file_same(const char *a, const char *b) {

@@ -65,7 +65,8 @@ static int run(int argc, char **argv, struct error *err) {
 
 int main(int argc, char **argv) {
   struct error err = {0};
-  signal(SIGPIPE, SIG_IGN); // a closed pipe is an error like any other
+  signal(SIGPIPE, SIG_IGN); // a closed pipe and a full disk are errors like any other
+  signal(SIGXFSZ, SIG_IGN);
   const int code = run(argc, argv, &err);
   if (!err.status) return code;
   for (char *c = err.text; *c; c++)

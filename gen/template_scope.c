@@ -43,10 +43,13 @@ static int distance(const char *a, int n, const char *b, int m) { // edit distan
 static bool lookup(void *context, const char *name, size_t len, struct value *out, struct error *err) {
   struct render *r = context;
   int symbol = symbol_intern(&r->symbols, name, len);
-  if (symbol < 0) return fail(err, STROBE_NO_MEMORY, "out of memory"), false;
-  if (r->symbols.symbol[symbol].binding >= 0) {
+  if (symbol >= 0 && r->symbols.symbol[symbol].binding >= 0) {
     *out = r->bindings[r->symbols.symbol[symbol].binding].value;
     return true;
+  }
+  if (symbol < 0) {
+    fail(err, STROBE_NO_MEMORY, "out of memory");
+    return false;
   }
   int best = -1, best_distance = 99;
   for (int i = 0; i < r->n_bindings; i++) {

@@ -2,6 +2,7 @@
 #include "gpu.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -36,11 +37,19 @@ static const struct {
 #endif
 };
 
+static size_t feature_index(const char *name) {
+  size_t i = 0;
+  while (i < sizeof features / sizeof *features && strcmp(features[i].name, name)) i++;
+  return i;
+}
+
+// STROBE_MAX_TARGET=NAME lets this CPU pass for a lesser one, that has NAME and what stands before it; a name that is
+// none changes nothing.
 bool cpu_has_target(const struct target *t) {
   if (t->family == FAMILY_CUDA) return !gpu_has_target(t, NULL);
-  for (size_t i = 0; i < sizeof features / sizeof *features; i++)
-    if (!strcmp(features[i].name, t->name)) return features[i].present();
-  return false;
+  const char *most = secure_getenv("STROBE_MAX_TARGET");
+  const size_t count = sizeof features / sizeof *features, i = feature_index(t->name);
+  return i < count && (!most || i <= feature_index(most)) && features[i].present();
 }
 
 // c99's lanes are those of an array, not of the machine: it comes last.

@@ -4,12 +4,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
+// A file that would exceed RLIMIT_FSIZE is not even begun: the host would get a SIGXFSZ.
+static bool fits(size_t size) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur == RLIM_INFINITY || size <= limit.rlim_cur;
+}
+
+// Whole or not at all; 0 or what errno says.
 static int write_file(const char *path, const struct buf *content) {
+  if (!fits(content->len)) return EFBIG;
   FILE *f = fopen(path, "wbe");
   if (!f) return errno;
   int error = fwrite(content->data, 1, content->len, f) == content->len ? 0 : errno;
   if (fclose(f) && !error) error = errno;
+  if (error) unlink(path);
   return error;
 }
 

@@ -41,8 +41,19 @@ int npy_expect(const struct npy *a, const char *name, unsigned types, int rank, 
                struct error *err);
 
 // Writes version 1.0, whole or not at all: a temporary file in the same directory, fsync, rename. On failure nothing is
-// left behind and an existing file is as it was. STROBE_INVALID (rank, shape), STROBE_IO.
+// left behind and an existing file is as it was. STROBE_INVALID (rank, shape), STROBE_IO, STROBE_NO_MEMORY.
 int npy_write(const char *path, enum npy_type type, int rank, const int64_t *shape, const void *data,
               struct error *err);
+
+// The same for up to NPY_MAX_OUTPUTS files: if one cannot be written, none is.
+struct npy_output {
+  const char *path;
+  enum npy_type type;
+  int rank;
+  const int64_t *shape;
+  const void *data;
+};
+enum { NPY_MAX_OUTPUTS = 4 };
+int npy_write_all(const struct npy_output *outputs, int n, struct error *err);
 
 #endif

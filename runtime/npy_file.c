@@ -130,31 +130,50 @@ static int open_beside(const char *path, char *temporary, size_t size, struct er
   return fd;
 }
 
-// The new file is made beside the old one, so that rename replaces it in one step.
-static int write_renamed(const char *path, char *temporary, size_t size, const unsigned char *header, const void *data,
-                         size_t bytes, struct error *err) {
-  int fd = open_beside(path, temporary, size, err);
-  if (fd < 0) return STROBE_IO;
+// Writes the new file beside the old one; *temporary is then its name.
+static int stage(const struct npy_output *o, char **temporary, struct error *err) {
+  unsigned char header[HEADER];
+  size_t bytes = 0, room = strlen(o->path) + sizeof ".tmp-" + 2 * 20 + 2;
+  int status = check_shape(o->path, o->type, o->rank, o->shape, &bytes, err);
+  if (status) return status;
+  make_header(header, o->type, o->rank, o->shape);
+  char *name = malloc(room);
+  if (!name) return fail(err, STROBE_NO_MEMORY, "no memory for the name %s", o->path);
+  const int fd = open_beside(o->path, name, room, err);
+  if (fd < 0) {
+    free(name);
+    return STROBE_IO;
+  }
+  *temporary = name;
   int code = write_all(fd, header, HEADER);
-  if (!code) code = write_all(fd, data, bytes);
+  if (!code) code = write_all(fd, o->data, bytes);
   if (!code && fsync(fd)) code = errno;
   if (close(fd) && !code) code = errno;
-  if (!code && rename(temporary, path)) code = errno;
-  if (!code) return 0;
-  unlink(temporary);
-  return fail_io(err, "write", path, code);
+  return code ? fail_io(err, "write", o->path, code) : 0;
+}
+
+// All are written before the first is renamed, which replaces an old file in one step.
+int npy_write_all(const struct npy_output *outputs, int n, struct error *err) {
+  char *temporary[NPY_MAX_OUTPUTS] = {NULL};
+  int status = n > NPY_MAX_OUTPUTS ? fail(err, STROBE_INTERNAL, "%d files at once: at most %d", n, NPY_MAX_OUTPUTS) : 0;
+  for (int i = 0; i < n && !status; i++) status = stage(&outputs[i], &temporary[i], err);
+  for (int i = 0; i < n && !status; i++) {
+    if (rename(temporary[i], outputs[i].path)) {
+      status = fail_io(err, "write", outputs[i].path, errno);
+    } else {
+      free(temporary[i]);
+      temporary[i] = NULL;
+    }
+  }
+  for (int i = 0; i < n && i < NPY_MAX_OUTPUTS; i++) {
+    if (temporary[i]) unlink(temporary[i]);
+    free(temporary[i]);
+  }
+  return status;
 }
 
 int npy_write(const char *path, enum npy_type type, int rank, const int64_t *shape, const void *data,
               struct error *err) {
-  unsigned char header[HEADER];
-  size_t bytes = 0, room = strlen(path) + sizeof ".tmp-" + 2 * 20 + 2;
-  int status = check_shape(path, type, rank, shape, &bytes, err);
-  if (status) return status;
-  make_header(header, type, rank, shape);
-  char *temporary = malloc(room);
-  if (!temporary) return fail(err, STROBE_NO_MEMORY, "no memory for the name %s", path);
-  status = write_renamed(path, temporary, room, header, data, bytes, err);
-  free(temporary);
-  return status;
+  const struct npy_output one = {path, type, rank, shape, data};
+  return npy_write_all(&one, 1, err);
 }

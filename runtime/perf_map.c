@@ -5,10 +5,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 bool perf_map_wanted(void) {
-  const char *value = getenv("STROBE_PERF");
+  const char *value = secure_getenv("STROBE_PERF");
   return value && strcmp(value, "1") == 0;
 }
 
@@ -26,10 +28,14 @@ void perf_map_end(struct perf_map *map) {
   int fd = map->lines.failed || map->lines.len == 0
                ? -1
                : open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (fd >= 0) {
+  struct stat st;
+  struct rlimit limit;
+  // Beyond RLIMIT_FSIZE the host would get a SIGXFSZ.
+  if (fd >= 0 && !fstat(fd, &st) && !getrlimit(RLIMIT_FSIZE, &limit) &&
+      (limit.rlim_cur == RLIM_INFINITY || (rlim_t)st.st_size + map->lines.len <= limit.rlim_cur)) {
     ssize_t written = write(fd, map->lines.data, map->lines.len);
     (void)written;
-    close(fd);
   }
+  if (fd >= 0) close(fd);
   buf_free(&map->lines);
 }

@@ -322,7 +322,7 @@ static void verify_bench_explain_doctor(void **state) {
   const struct outcome *o = works("verify d32:f32:causal:b1h2/1q19k40 --kind normal");
   assert_non_null(strstr(o->out, "PASS"));
   assert_non_null(strstr(o->out, " 0 failed"));
-  o = works("verify d32:f32:b1h1q3k5 --kind nan --backend scalar --json");
+  o = works("verify d32:f32:b1h1q3k5 --kind nan --backend builtin --json");
   assert_non_null(strstr(o->out, "\"ok\": true"));
   assert_non_null(strstr(o->out, "\"reproduce\": \"strobe verify d32:f32:b1h1/1q3k5"));
   o = works("bench d32:f32:b1h1q64k64 d32:f32:b1h2q1k4096 --runs 1 --json");

@@ -113,7 +113,7 @@ static int use(strobe_context *ctx, const char *backend) {
   const bool fixed = backend && (!strcmp(backend, "builtin") || !strcmp(backend, "reference"));
   const struct strobe_plan_options options = {
       .size = sizeof options, .backend = backend, .config = fixed ? NULL : small};
-  const struct strobe_io io = {.size = sizeof io, .q = {q}, .k = {k}, .v = {v}, .o = {o}, .lse = lse};
+  const struct strobe_io io = {.size = sizeof io, .q.data = q, .k.data = k, .v.data = v, .o.data = o, .lse = lse};
   struct strobe_plan_info info = {.size = sizeof info};
   strobe_plan *plan;
   int status = (int)strobe_plan_create(ctx, problem, &options, &plan);
@@ -175,10 +175,10 @@ static bool starts_cold(long n) {
     struct error err;
     const struct job j = {"cold", plan_and_execute, NULL, fell_and_said_so, 1, 1};
     const int status = attempt(&j, n, false, &err);
-    const bool said = status == STROBE_NO_MEMORY || (!status && fell_and_said_so());
+    const bool said = status == STROBE_NO_MEMORY || (!status && (faults.calls < n || fell_and_said_so()));
     _exit(said && !attempt(&j, 0, false, &err) && !strstr(why, "memory") ? 0 : 1);
   }
-  int status;
+  int status = 0;
   return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 

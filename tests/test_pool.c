@@ -126,7 +126,7 @@ static int in_child(int (*f)(void *), void *arg) {
     alarm(20);
     _exit(f(arg));
   }
-  int status;
+  int status = 0;
   assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
   return WIFEXITED(status) ? WEXITSTATUS(status) : CHILD_BAD;
 }
