@@ -32,6 +32,10 @@ int cmd_plan(strobe_context *ctx, const struct cmd_plan *request, strobe_plan **
              struct error *err);
 // What strobe_execute is called with for args; workspace may be NULL.
 struct strobe_io cmd_io(const struct strobe_args *args, void *workspace);
+// Lengths of sequences (--kv-lens): "a,b,c", or a .npy file of int32 or int64. *out: batch of them, for free(); NULL if
+// text is NULL.
+int cmd_kv_lens(const char *text, const struct problem *p, int64_t **out, struct error *err);
+extern const char cmd_kv_lens_about[];
 int cmd_api_error(enum strobe_status status, struct error *err); // strobe_error() of this thread
 
 // Writes out to standard output and frees it. A failure (memory, a closed pipe) is an error.

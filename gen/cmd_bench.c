@@ -11,7 +11,7 @@
 enum { THREADS_MAX = 1024 };
 
 struct bench_options {
-  const char *target, *set;
+  const char *target, *set, *kv_lens;
   int backend, layout;
   int64_t runs, threads, seed;
   bool json, csv, jit;
@@ -24,6 +24,7 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "of all tensors (default: bnhd)"),
+    ROW(OPT_TEXT, kv_lens, .name = "kv-lens", .value = "LENGTHS", .about = cmd_kv_lens_about),
     ROW(OPT_INT, runs, .name = "runs", .value = "N", .about = "rounds over all problems (default: 11)", .least = 1,
         .most = 10000),
     ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers, and threads of the peak (default: 1)",
@@ -54,6 +55,7 @@ static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the pr
 // One problem: its tensors, plan, and what was measured.
 struct bench_case {
   struct problem problem;
+  int64_t *kv_lens;            // NULL: all kv_len
   const struct target *target; // what the peak is of
   struct tensors *tensors; // copies of one set, taken in turn: a decode step finds K and V in memory, not in a cache
   int64_t copies, next;
@@ -75,16 +77,18 @@ struct bench {
 // ---- work ----
 
 // Bytes that must move at least: every tensor once.
-static double least_bytes(const struct problem *p) {
+static double least_bytes(const struct bench_case *c) {
+  const struct problem *p = &c->problem;
   const struct spec *s = &p->spec;
-  const double q = (double)(p->batch * p->heads) * (double)p->q_len,
-               k = (double)(p->batch * p->heads_kv) * (double)p->kv_len;
+  double keys = c->kv_lens ? 0 : (double)p->batch * (double)p->kv_len;
+  for (int64_t b = 0; b < p->batch && c->kv_lens; b++) keys += (double)c->kv_lens[b];
+  const double q = (double)(p->batch * p->heads) * (double)p->q_len, k = (double)p->heads_kv * keys;
   return q * (s->head_dim * dtype_table[s->q].bytes + s->head_dim_v * dtype_table[s->o].bytes) +
          k * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
 }
 
 static double work_of(const struct bench_case *c) { // GFLOP or GB of one execution, as the peak counts
-  return 1e-9 * (c->readers ? least_bytes(&c->problem) : problem_flops(&c->problem));
+  return 1e-9 * (c->readers ? least_bytes(c) : problem_flops_lens(&c->problem, c->kv_lens));
 }
 
 struct peak_call {
@@ -131,7 +135,7 @@ static int make_readers(struct bench_case *c, int threads, struct error *err) {
   c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
   if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
   // As much as the kernel reads in a turn of the copies, so that both find it in the same cache, or in none.
-  const size_t bytes = (size_t)(least_bytes(&c->problem) * (double)c->copies / threads) + 1;
+  const size_t bytes = (size_t)(least_bytes(c) * (double)c->copies / threads) + 1;
   int status = 0;
   for (int i = 0; i < threads && !status; i++) status = probe_reader_create(bytes, 2, &c->readers[i], err);
   return status;
@@ -139,7 +143,7 @@ static int make_readers(struct bench_case *c, int threads, struct error *err) {
 
 static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed, struct error *err) {
   const bool cold = c->problem.q_len <= DECODE_ROWS;
-  const double copies = cold ? cold_bytes / least_bytes(&c->problem) + 1 : 1;
+  const double copies = cold ? cold_bytes / least_bytes(c) + 1 : 1;
   c->copies = copies > MOST_COPIES ? MOST_COPIES : (int64_t)copies;
   c->tensors = calloc((size_t)c->copies, sizeof *c->tensors);
   if (!c->tensors) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
@@ -147,6 +151,8 @@ static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed,
   for (int64_t i = 0; i < c->copies && !status; i++) {
     struct tensors *t = &c->tensors[i];
     status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, t, err);
+    t->args.kv_lens = c->kv_lens;
+    t->args.kv_lens_bytes = sizeof *c->kv_lens;
     if (!status && !i) status = inputs_fill(&c->problem.spec, &t->args, input_kind_find("normal"), seed, err);
     for (int part = TENSOR_Q; part <= TENSOR_V && i && !status; part++)
       memcpy(t->memory[part], c->tensors->memory[part], t->bytes[part]);
@@ -158,7 +164,8 @@ static int set_up(struct bench *b, struct bench_case *c, const char *text, struc
   const struct bench_options *o = b->opt;
   int status = problem_parse(text, &c->problem, err);
   if (!status) status = problem_complete(&c->problem, err);
-  if (!status && problem_flops(&c->problem) <= 0)
+  if (!status) status = cmd_kv_lens(o->kv_lens, &c->problem, &c->kv_lens, err);
+  if (!status && problem_flops_lens(&c->problem, c->kv_lens) <= 0)
     status = fail(err, STROBE_INVALID,
                   "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
   if (!status) status = cmd_target_here(o->target, &c->problem.spec, &c->target, err);
@@ -190,6 +197,7 @@ static void tear_down(struct bench *b) {
     strobe_plan_destroy(c->plan);
     for (int64_t t = 0; c->tensors && t < c->copies; t++) tensors_free(&c->tensors[t]);
     free(c->tensors);
+    free(c->kv_lens);
     free(c->workspace);
     free(c->seconds);
   }
@@ -227,8 +235,8 @@ struct summary {
 static struct summary summarise(struct bench_case *c, int n) {
   const double seconds = cmd_median(c->seconds, n); // sorts
   return (struct summary){.ms = 1e3 * seconds,
-                          .gflops = 1e-9 * problem_flops(&c->problem) / seconds,
-                          .gbs = 1e-9 * least_bytes(&c->problem) / seconds,
+                          .gflops = 1e-9 * problem_flops_lens(&c->problem, c->kv_lens) / seconds,
+                          .gbs = 1e-9 * least_bytes(c) / seconds,
                           .peak = cmd_median(c->peak, n),
                           .percent = 100 * cmd_median(c->ratio, n),
                           .spread = 100 * (c->seconds[n - 1] - c->seconds[0]) / seconds,
@@ -310,6 +318,9 @@ static int check_flags(const struct bench_options *o, bool gpu, struct error *er
   if (o->seed != NO_SEED && (o->jit || gpu))
     return fail(err, STROBE_INVALID, "--seed %lld with %s: %s; leave it out", (long long)o->seed,
                 o->jit ? "--jit" : "a CUDA target", o->jit ? "no inputs are made" : "its inputs are always the same");
+  if (o->kv_lens && (o->jit || gpu))
+    return fail(err, STROBE_INVALID, "--kv-lens with %s: %s; leave it out", o->jit ? "--jit" : "a CUDA target",
+                o->jit ? "nothing is run" : "its kernels have no lengths in this version");
   return 0;
 }
 

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 struct run_options {
-  const char *q, *k, *v, *o, *lse, *target, *set;
+  const char *q, *k, *v, *o, *lse, *target, *set, *kv_lens;
   struct option_number scale;
   int backend;
   int64_t threads;
@@ -32,6 +32,7 @@ static const struct option_row rows[] = {
         .about = "written: log-sum-exp, (batch, heads, q_len), float32"),
     ROW(OPT_NUMBER, scale, .name = "scale", .value = "S",
         .about = "of Q K^T before the softmax (default: 1/sqrt(head_dim))"),
+    ROW(OPT_TEXT, kv_lens, .name = "kv-lens", .value = "LENGTHS", .about = cmd_kv_lens_about),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
         .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
@@ -50,6 +51,7 @@ struct run {
   const char *in_path[INPUTS];
   void *o;
   float *lse;
+  int64_t *kv_lens;
   double plan_ms, execute_ms;
 };
 
@@ -157,7 +159,9 @@ static int execute(struct run *r, const strobe_plan *plan, struct error *err) {
                                .k = {.data = r->in[IN_K].data},
                                .v = {.data = r->in[IN_V].data},
                                .o = {.data = r->o},
-                               .lse = r->lse};
+                               .lse = r->lse,
+                               .kv_lens = r->kv_lens,
+                               .kv_lens_bytes = sizeof *r->kv_lens};
   const double start = probe_clock();
   const int status = cmd_api_error(strobe_execute(plan, &io), err);
   r->execute_ms = 1e3 * (probe_clock() - start);
@@ -191,7 +195,7 @@ static void report_json(const struct run *r, const struct strobe_plan_info *info
   json_number(&j, "compile_ms", info->compile_ms, 6);
   json_number(&j, "load_ms", info->load_ms, 6);
   json_number(&j, "ms", r->execute_ms, 6);
-  json_number(&j, "gflops", problem_flops(&r->problem) / r->execute_ms * 1e-6, 6);
+  json_number(&j, "gflops", problem_flops_lens(&r->problem, r->kv_lens) / r->execute_ms * 1e-6, 6);
   json_number(&j, "max_abs", largest_output(r), 9);
   json_end(&j);
 }
@@ -244,10 +248,12 @@ static int run(const struct command *c, struct error *err) {
   if (!status && t) status = spec_supported(&r.problem.spec, t, err);
   if (!status) status = check_outputs(&r, err);
   if (!status) status = read_inputs(&r, err);
+  if (!status) status = cmd_kv_lens(o->kv_lens, &r.problem, &r.kv_lens, err);
   if (!status) status = compute(&r, err);
   for (int i = 0; i < INPUTS; i++) npy_free(&r.in[i]);
   free(r.o);
   free(r.lse);
+  free(r.kv_lens);
   return status ? 2 : 0;
 }
 

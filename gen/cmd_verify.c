@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define ROW(kind_, field, ...) OPTION(kind_, struct verify_options, field, __VA_ARGS__)
@@ -19,6 +20,7 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, kind, .name = "kind", .value = "KIND",
         .about = "of inputs: all (default of --suite full), quick (7 of them, the default), or one by name"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "only this one (default: both)"),
+    ROW(OPT_TEXT, kv_lens, .name = "kv-lens", .value = "LENGTHS", .about = cmd_kv_lens_about),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0,
         .most = INT64_MAX),
@@ -87,7 +89,8 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
                                     .seed = (uint64_t)s->opt->seed,
                                     .layout = (enum layout)layout,
                                     .pad = PAD,
-                                    .scale = default_scale(&p->spec)};
+                                    .scale = default_scale(&p->spec),
+                                    .kv_lens = s->kv_lens};
       status = run_case(s, &c, on, plan, info, &config, err);
     }
   }
@@ -134,6 +137,7 @@ static int run_problem(struct session *s, const struct problem *p, const struct 
     const struct target *target = &target_table[t];
     if (only ? target != only : !cpu_has_target(target) || spec_supported(&p->spec, target, NULL)) continue;
     if (target->family == FAMILY_CUDA) {
+      if (s->kv_lens && !only) continue; // its kernels have no lengths
       if (wants_backend(s, "cuda")) status = run_combination(s, p, &(struct combination){target, "cuda"}, err);
       continue;
     }
@@ -198,6 +202,8 @@ static int check_problems(struct session *s, const struct command *c, const stru
   if (!status && s->opt->suite && c->n_operands)
     status = fail(err, STROBE_INVALID, "verify: PROBLEM \"%s\" and --suite: only one of them is allowed",
                   quote(slice_of(c->operands[0])).text);
+  if (!status && s->opt->suite && s->opt->kv_lens)
+    status = fail(err, STROBE_INVALID, "--kv-lens and --suite: only one of them is allowed; name a PROBLEM");
   if (!status && !s->opt->suite && !c->n_operands)
     status =
         fail(err, STROBE_INVALID,
@@ -206,6 +212,9 @@ static int check_problems(struct session *s, const struct command *c, const stru
   if (!status && s->opt->suite && s->opt->target) status = cmd_target_here(s->opt->target, NULL, only, err);
   for (int i = 0; !status && (text = problem_at(s, c, i)); i++) {
     status = complete(text, &p, err);
+    int64_t *lens = NULL;
+    if (!status) status = cmd_kv_lens(s->opt->kv_lens, &p, &lens, err);
+    free(lens);
     if (!status && !s->opt->suite) status = cmd_target_here(s->opt->target, &p.spec, only, err);
   }
   if (!s->opt->target) *only = NULL;
@@ -221,7 +230,10 @@ static int run_problems(struct session *s, const struct command *c, const struct
     const int before = s->done;
     status = complete(text, &p, err);
     if (status) return status;
-    status = run_problem(s, &p, only, &why);
+    status = cmd_kv_lens(s->opt->kv_lens, &p, &s->kv_lens, &why);
+    if (!status) status = run_problem(s, &p, only, &why);
+    free(s->kv_lens);
+    s->kv_lens = NULL;
     if (status == STROBE_UNSUPPORTED && s->opt->suite && s->done == before)
       buf_printf(&s->notes, "not run: %s: %s\n", text, why.text), status = 0;
     else if (status)

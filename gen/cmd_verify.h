@@ -7,7 +7,7 @@
 #include "../runtime/verify.h"
 
 struct verify_options {
-  const char *target, *set, *kind;
+  const char *target, *set, *kind, *kv_lens;
   int backend, layout, suite;
   int64_t seed;
   bool json;
@@ -22,6 +22,7 @@ struct combination {
 struct session {
   const struct verify_options *opt;
   strobe_context *ctx;
+  int64_t *kv_lens; // of the problem at hand; NULL: all kv_len
   struct table table;
   struct buf json_text, failures, notes;
   struct json json;

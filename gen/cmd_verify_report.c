@@ -26,6 +26,7 @@ static void reproducer(const struct session *s, const struct verify_case *c, con
   buf_printf(out, " --backend %s --kind %s --layout %s --seed %" PRIu64, on->backend, c->kind->name,
              layout_names[c->layout], c->seed);
   if (s->opt->set && on->target) buf_printf(out, " --set %s", s->opt->set);
+  if (s->opt->kv_lens) buf_printf(out, " --kv-lens %s", s->opt->kv_lens);
 }
 
 static const struct verify_worst *nearer(const struct verify_result *r) {

@@ -101,3 +101,15 @@ double problem_flops(const struct problem *p) {
   double per_pair = 2.0 * (p->spec.head_dim + p->spec.head_dim_v);
   return per_pair * (double)p->batch * (double)p->heads * visible_pairs(p);
 }
+
+double problem_flops_lens(const struct problem *p, const int64_t *kv_lens) {
+  if (!kv_lens) return problem_flops(p);
+  double sum = 0;
+  for (int64_t b = 0; b < p->batch; b++) {
+    struct problem one = *p;
+    one.batch = 1;
+    one.kv_len = kv_lens[b];
+    sum += problem_flops(&one);
+  }
+  return sum;
+}

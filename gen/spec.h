@@ -181,6 +181,8 @@ int spec_supported(const struct spec *s, const struct target *t, struct error *e
 
 // Floating-point operations of the forward pass, 2 per multiply-add: 4 d per visible (query, key) pair.
 double problem_flops(const struct problem *p);
+// The same for sequences of kv_lens[batch] keys; kv_lens NULL: of kv_len.
+double problem_flops_lens(const struct problem *p, const int64_t *kv_lens);
 // Offset of the diagonal: query i sees keys j <= i + diagonal. Full: kv_len.
 int64_t problem_diagonal(const struct problem *p);
 

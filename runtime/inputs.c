@@ -212,3 +212,15 @@ int inputs_fill(const struct spec *s, const struct strobe_args *args, const stru
   free(values);
   return 0;
 }
+
+void inputs_spoil_unused(const struct spec *s, const struct strobe_args *args) {
+  const struct strobe_tensor *const tensor[] = {&args->k, &args->v};
+  const int dim[] = {s->head_dim, s->head_dim_v};
+  for (int64_t b = 0; b < args->batch && args->kv_lens; b++)
+    for (int64_t n = reference_keys(args, b); n < args->kv_len; n++)
+      for (int64_t h = 0; h < args->heads_kv; h++)
+        for (int i = 0; i < 2; i++) {
+          const int64_t first = b * tensor[i]->batch_stride + h * tensor[i]->head_stride + n * tensor[i]->row_stride;
+          for (int x = 0; x < dim[i]; x++) dtype_store(s->kv, tensor[i]->data, first + x, NAN);
+        }
+}

@@ -77,4 +77,7 @@ const struct input_kind *input_kind_find(const char *name); // NULL: no such kin
 int inputs_fill(const struct spec *s, const struct strobe_args *args, const struct input_kind *kind, uint64_t seed,
                 struct error *err);
 
+// NaN for the rows of K and V that args->kv_lens leaves out: no kernel may read them.
+void inputs_spoil_unused(const struct spec *s, const struct strobe_args *args);
+
 #endif

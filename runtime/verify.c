@@ -8,8 +8,13 @@ int verify_create(const struct verify_case *c, const struct tensor_allocator *al
                   struct error *err) {
   int status = tensors_create(&c->problem, c->layout, c->pad, c->scale, allocator, t, err);
   if (status) return status;
+  t->args.kv_lens = c->kv_lens;
+  t->args.kv_lens_bytes = sizeof *c->kv_lens;
   status = inputs_fill(&t->spec, &t->args, c->kind, c->seed, err);
-  if (status) tensors_free(t);
+  if (status)
+    tensors_free(t);
+  else
+    inputs_spoil_unused(&t->spec, &t->args);
   return status;
 }
 
@@ -205,4 +210,6 @@ void verify_case_print(const struct verify_case *c, struct buf *out) {
   problem_print(&c->problem, out);
   buf_printf(out, " kind %s seed %llu layout %s pad %lld scale %.9g", c->kind->name, (unsigned long long)c->seed,
              layout_names[c->layout], (long long)c->pad, (double)c->scale);
+  for (int64_t b = 0; b < c->problem.batch && c->kv_lens; b++)
+    buf_printf(out, "%s%lld", b ? "," : " kv_lens ", (long long)c->kv_lens[b]);
 }

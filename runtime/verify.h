@@ -10,8 +10,9 @@ struct verify_case {
   const struct input_kind *kind;
   uint64_t seed;
   enum layout layout;
-  int64_t pad; // elements of NaN between rows
-  float scale; // taken as it is; default_scale(spec) for the usual one
+  int64_t pad;            // elements of NaN between rows
+  float scale;            // taken as it is; default_scale(spec) for the usual one
+  const int64_t *kv_lens; // batch of them; NULL: all kv_len. Rows of K and V beyond them are NaN
 };
 
 // Tensors of the case with inputs filled, outputs and padding poisoned: run the kernel on t->args, then verify_tensors.

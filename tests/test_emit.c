@@ -268,7 +268,7 @@ static void run_emitted(void *library, const struct emitted *e, const struct pro
   bytes_function *bytes;
   *(void **)&forward = find(library, e, "_forward");
   *(void **)&bytes = find(library, e, "_bytes");
-  const struct verify_case c = {*p, input_kind_find("normal"), 3, LAYOUT_BNHD, 3, default_scale(&p->spec)};
+  const struct verify_case c = {*p, input_kind_find("normal"), 3, LAYOUT_BNHD, 3, default_scale(&p->spec), NULL};
   struct tensors t;
   struct verify_result r;
   assert_int_equal(verify_create(&c, NULL, &t, NULL), 0);

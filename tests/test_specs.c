@@ -42,21 +42,7 @@ static void check_args(const strobe_plan *p, const struct strobe_args *args) {
 
 // ---- sequences of unequal length ----
 
-// The rows that a kernel must not read are NaN.
-static void poison_unused(const struct tensors *t) {
-  const struct strobe_args *a = &t->args;
-  const struct strobe_tensor *const tensor[] = {&a->k, &a->v};
-  const int width[] = {t->spec.head_dim, t->spec.head_dim_v};
-  for (int64_t b = 0; b < a->batch; b++)
-    for (int64_t n = reference_keys(a, b); n < a->kv_len; n++)
-      for (int64_t h = 0; h < a->heads_kv; h++)
-        for (int i = 0; i < 2; i++)
-          for (int x = 0; x < width[i]; x++) {
-            const struct strobe_tensor *s = tensor[i];
-            dtype_store(t->spec.kv, s->data, b * s->batch_stride + h * s->head_stride + n * s->row_stride + x, NAN);
-          }
-}
-
+// Rows that a kernel must not read are NaN.
 static void run_lengths(const strobe_plan *p, const void *lens, int bytes, enum layout layout) {
   const struct tensor_allocator guarded = guard_allocator(GUARD_AFTER);
   const struct verify_case c = case_of(p, layout, 0);
@@ -65,7 +51,7 @@ static void run_lengths(const strobe_plan *p, const void *lens, int bytes, enum 
   if (verify_create(&c, &guarded, &t, &err)) fail_msg("%s", err.text);
   t.args.kv_lens = lens;
   t.args.kv_lens_bytes = (unsigned)bytes;
-  poison_unused(&t);
+  inputs_spoil_unused(&t.spec, &t.args);
   struct strobe_io io = io_of(&t);
   io.kv_lens = lens;
   io.kv_lens_bytes = bytes;
