@@ -86,7 +86,8 @@ $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h r
 	  xargs -r -P 2 -n 1 sh -c '$(CC) $(BUILTIN_CFLAGS) -c "$$0" -o "$${0%.c}.o" || exit 255'
 	@ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
-$(BUILD)/tests/test_cli $(BUILD)/tests/test_cli_tune $(BUILD)/tests/test_cli_faults $(BUILD)/tests/test_output: $(BUILD)/strobe
+# Tests of the program itself.
+$(addprefix $(BUILD)/tests/,test_cli test_cli_faults test_cli_tune test_output test_valgrind): $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
@@ -175,7 +176,7 @@ check: deps
 tests: all $(TESTS)
 
 # What threads share, under ThreadSanitizer.
-RACED := $(addprefix $(BUILD)-tsan/tests/,test_pool test_threads)
+RACED := $(addprefix $(BUILD)-tsan/tests/,test_pool test_threads test_churn)
 tsan: tsan-build
 	@tests/run.sh $(RACED)
 tsan-build: deps

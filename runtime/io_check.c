@@ -163,6 +163,9 @@ static int check_workspace(const struct strobe_plan *p, const struct strobe_io *
   *w = (struct part){.name = "workspace", .first = (uintptr_t)io->workspace};
   w->end = w->first;
   if (!io->workspace) return STROBE_OK;
+  if (io->workspace_bytes && io->workspace_bytes < p->workspace_bytes)
+    return fail(err, STROBE_INVALID, "workspace_bytes %zu: must be at least %zu, strobe_workspace_bytes of this plan",
+                io->workspace_bytes, p->workspace_bytes);
   if (w->first % 64)
     return fail(err, STROBE_INVALID, "workspace %p: must be a multiple of 64 (%zu bytes, or NULL)", io->workspace,
                 p->workspace_bytes);

@@ -101,7 +101,8 @@ struct strobe_io {
   // Sequences of unequal length: batch lengths of 0 to kv_len; sequence b has the first kv_lens[b] rows of its K and V,
   // and the others are not read. A causal mask is aligned to the bottom right of each. NULL: all have kv_len keys.
   const void *kv_lens;
-  int kv_lens_bytes; // of one length: 4 (int32_t) or 8 (int64_t)
+  int kv_lens_bytes;      // of one length: 4 (int32_t) or 8 (int64_t)
+  size_t workspace_bytes; // of workspace, checked; 0: strobe_workspace_bytes(plan), taken on trust
 };
 
 // Computes O = softmax(scale Q K^T + mask) V. Rows that see no key give O = 0 and lse = -inf.

@@ -99,7 +99,12 @@ static void test_plan_options(void **state) {
       {{.backend = "builtin"}, "d40:f32", "backend \"builtin\"|d40", STROBE_UNSUPPORTED},
       {{.backend = "code", .target = "c99"}, "d32:f32", "backend \"code\"|c99", STROBE_UNSUPPORTED},
       {{0}, "d0:f32", "0", STROBE_INVALID},
+      {{.scale = -INFINITY, .has_scale = 1}, "d32:f32", "scale -inf|finite", STROBE_INVALID},
       {{0}, "d32:f32:h6/4", "6|4", STROBE_INVALID},
+      {{0}, "d64:f32:b3000000000h3000000000q3000000000k1", "", STROBE_INVALID}, // products beyond 2^63
+      {{0}, "d64:f32:b1h1q9223372036854775807k1", "", STROBE_INVALID},
+      {{0}, "d64:f32:b1h1q1k9223372036854775807", "", STROBE_INVALID},
+      {{0}, "d64:f32:b99999999999999999999", "", STROBE_INVALID},
       {{0}, "d32:f33", "f33", STROBE_INVALID},
       {{0}, "", "", STROBE_INVALID},
   };
@@ -142,6 +147,8 @@ static void test_execute_misuse(void **state) {
       {FIELD(k.batch_stride), SET, INT64_MAX / 4, "k strides|address space"},
       {FIELD(workspace), SET, 32, "workspace|multiple of 64"},
       {FIELD(workspace), SET, -64, "workspace|bytes"},
+      {FIELD(o.data), SET, -256, "o strides|address space"},
+      {FIELD(q.row_stride), SET, INT64_MIN, "q.row_stride -9223372036854775808|head_dim, 32"},
   };
   strobe_plan *plan = plan_with(ctx, "d32:f32:b2h4/2q40k48", "builtin");
   struct tensors t = tensors_of(plan, LAYOUT_BNHD, 3);
@@ -157,6 +164,27 @@ static void test_execute_misuse(void **state) {
   struct strobe_io good = io_of(&t);
   assert_ok(strobe_execute(plan, &good));
   check_result(plan, LAYOUT_BNHD, 3, &t);
+  tensors_free(&t);
+  strobe_plan_destroy(plan);
+}
+
+static void test_workspace_bytes(void **state) {
+  (void)state;
+  strobe_plan *plan = plan_with(ctx, "d32:f32:b2h4/2q40k48", "builtin");
+  struct tensors t = tensors_of(plan, LAYOUT_BNHD, 3);
+  struct strobe_io io = io_of(&t);
+  const size_t bytes = strobe_workspace_bytes(plan);
+  assert_true(bytes > 64);
+  io.workspace = aligned_alloc(64, bytes);
+  assert_non_null(io.workspace);
+  io.workspace_bytes = bytes - 1;
+  refused(strobe_execute(plan, &io), STROBE_INVALID, "workspace_bytes|must be at least");
+  io.workspace_bytes = bytes;
+  assert_ok(strobe_execute(plan, &io));
+  io.workspace_bytes = 0;
+  assert_ok(strobe_execute(plan, &io));
+  check_result(plan, LAYOUT_BNHD, 3, &t);
+  free(io.workspace);
   tensors_free(&t);
   strobe_plan_destroy(plan);
 }
@@ -264,10 +292,15 @@ static void test_bad_parallel_for(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(test_null_arguments), cmocka_unit_test(test_context_options),
-      cmocka_unit_test(test_larger_struct),  cmocka_unit_test(test_plan_options),
-      cmocka_unit_test(test_execute_misuse), cmocka_unit_test(test_alias),
-      cmocka_unit_test(test_packed_qkvo),    cmocka_unit_test(test_bad_parallel_for),
+      cmocka_unit_test(test_null_arguments),
+      cmocka_unit_test(test_context_options),
+      cmocka_unit_test(test_larger_struct),
+      cmocka_unit_test(test_plan_options),
+      cmocka_unit_test(test_execute_misuse),
+      cmocka_unit_test(test_workspace_bytes),
+      cmocka_unit_test(test_alias),
+      cmocka_unit_test(test_packed_qkvo),
+      cmocka_unit_test(test_bad_parallel_for),
   };
   return cmocka_run_group_tests(tests, make_context, free_context);
 }
