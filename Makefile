@@ -20,7 +20,7 @@ LIBS := $(ENCODER_LIBS) -lm -ldl -lpthread
 GEN := $(filter-out gen/main.c gen/cmd_%.c gen/embed.c gen/builtin_gen.c,$(sort $(wildcard gen/*.c)))
 RUNTIME := $(sort $(wildcard runtime/*.c))
 CLI := gen/main.c $(sort $(wildcard gen/cmd_*.c))
-TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/*)) runtime/kernel_abi.h runtime/launch.h runtime/launch_params.h
+TEMPLATES := $(sort $(wildcard templates/cpu/* templates/cuda/* templates/set/*)) runtime/kernel_abi.h runtime/launch.h runtime/launch_params.h
 OBJ := $(patsubst %.c,$(BUILD)/%.o,$(GEN) $(RUNTIME)) $(BUILD)/embedded.o
 CLI_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(CLI))
 FUZZ := $(patsubst tests/%.c,$(BUILD)/tests/%,$(sort $(wildcard tests/fuzz_*.c)))
@@ -87,7 +87,7 @@ $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h r
 	@ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
 # Tests of the program itself.
-$(addprefix $(BUILD)/tests/,test_cli test_cli_faults test_cli_tune test_output test_valgrind): $(BUILD)/strobe
+$(addprefix $(BUILD)/tests/,test_cli test_cli_faults test_cli_tune test_output test_own test_own_build test_valgrind): $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)

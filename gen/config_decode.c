@@ -4,8 +4,6 @@
 
 enum {
   ROWS_MAX = 64,                // of a tile (block_m)
-  ROWS_SERVED = 16,             // up to so many rows of a KV head, or so short a q_len, the heuristic takes this
-  Q_LEN_SERVED = 8,             // kernel: half of the other's lanes would be padding, and K read by each query head
   KEYS = 16,                    // scores are made for so many keys at a time
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
@@ -28,7 +26,7 @@ static int64_t rows_of(const struct problem *p) {
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p) {
   (void)s, (void)t;
   const int64_t rows = rows_of(p);
-  return rows >= 0 && (rows <= ROWS_SERVED || p->q_len <= Q_LEN_SERVED);
+  return rows >= 0 && (rows <= DECODE_ROWS_SERVED || p->q_len <= DECODE_Q_LEN_SERVED);
 }
 
 // Rows as the tiles hold them: three of a last four are filled up.

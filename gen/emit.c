@@ -56,9 +56,11 @@ void emit_symbol(const struct emit_request *r, struct buf *out) {
 
 const char *emit_suffix(const struct instance *i) { return i->target->family == FAMILY_CUDA ? ".cu" : ".c"; }
 
+const char emit_x86[] = "defined(__x86_64__) && defined(__GNUC__)";
+
 const char *emit_guard(const struct instance *i, enum printer printer) {
   if (i->target->family != FAMILY_CPU || printer == PRINTER_SCALAR || !i->target->vregs) return NULL;
-  return strncmp(i->target->name, "avx", 3) ? NULL : "defined(__x86_64__) && defined(__GNUC__)";
+  return strncmp(i->target->name, "avx", 3) ? NULL : emit_x86;
 }
 
 int emit_check_name(const char *what, const char *name, struct error *err) {

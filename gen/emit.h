@@ -31,6 +31,7 @@ const char *emit_suffix(const struct instance *i); // of the source: ".c" or ".c
 void emit_command(const struct emit_request *request, struct buf *out);
 
 // The #if condition under which the source has a body, so that a build compiles all files everywhere. NULL: always.
+extern const char emit_x86[]; // that of x86-64
 const char *emit_guard(const struct instance *i, enum printer printer);
 
 // "" or what a C identifier may begin with, at most 64 characters; what is "--prefix", say.

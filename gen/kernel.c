@@ -281,3 +281,12 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
   free(rows);
   return status;
 }
+
+int kernel_template(const char *name, const struct tpl_binding *b, size_t n, const struct templates *t, struct buf *out,
+                    struct error *err) {
+  struct loader loader = {.dir = t->dir};
+  const struct tpl_options options = {.bindings = b, .n_bindings = n, .load = load, .load_context = &loader};
+  const int status = tpl_render(name, &options, out, err);
+  for (int i = 0; i < loader.n_owned; i++) free(loader.owned[i]);
+  return status;
+}

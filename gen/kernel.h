@@ -51,4 +51,9 @@ struct render_options {
 int kernel_render(const struct instance *i, const struct render_options *o, struct buf *out, struct kernel_stats *stats,
                   struct error *err);
 
+// Appends another of the templates, with the names in b bound.
+struct tpl_binding;
+int kernel_template(const char *name, const struct tpl_binding *b, size_t n, const struct templates *t, struct buf *out,
+                    struct error *err);
+
 #endif

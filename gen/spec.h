@@ -143,6 +143,9 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
                    struct error *err);
 int decode_vregs(const struct spec *s, const struct target *t);
 int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c); // per worker
+// Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be
+// padding, and K read by each query head.
+enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8 };
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
 

@@ -85,7 +85,7 @@ static void bad_usage(void **state) {
       {"--man 1", "1", "too many"},
       {"emit", "--target", "missing"},
       {"emit --target c99 -o .", "SPEC", "missing"},
-      {"emit d64 d64 --target c99 -o .", "d64", "too many"},
+      {"emit d64 d64 --target c99 -o .", "d64", "never be chosen"},
       {"emit d64 --target c99", "--output", "missing"},
       {"emit d64 --tagret c99 -o .", "--tagret", "--target"},
       {"emit d64 --target", "--target", "value"},
