@@ -225,7 +225,12 @@ static void run_case(void) {
   draw_case(&c);
   strobe_context *ctx = context_of(&c.workers, true);
   strobe_plan *plan = draw_plan(ctx, &c);
-  const struct verify_case v = {plan->problem, c.kind, seed, c.layout, c.pad, plan->scale};
+  const struct verify_case v = {.problem = plan->problem,
+                                .kind = c.kind,
+                                .seed = seed,
+                                .layout = c.layout,
+                                .pad = c.pad,
+                                .scale = plan->scale};
   const struct tensor_allocator guard = guard_allocator(c.side);
   struct tensors t;
   struct error err = {0};
