@@ -57,13 +57,14 @@ static void fill_defaults(const struct spec *s, const struct problem *p, int *v)
   const struct cell *c = find_cell(s, p);
   const bool plain = v[CFG_OVERLAP] == 0; // nothing overlaps: what builds on overlap is off
   set_default(&v[CFG_BLOCK_M], c->block_m);
+  const bool narrow = v[CFG_BLOCK_M] == 64; // ptxas 13.0 spills where one consumer warpgroup keeps Q in registers
   set_default(&v[CFG_BLOCK_N], c->block_n);
   set_default(&v[CFG_STAGES], plain ? smaller_of(c->stages, 2) : c->stages);
   set_default(&v[CFG_OVERLAP], 1);
   set_default(&v[CFG_FLAT], plain ? 0 : c->flat);
-  set_default(&v[CFG_O_TMA], v[CFG_FLAT] ? c->o_tma : 0);
+  set_default(&v[CFG_O_TMA], v[CFG_FLAT] && !narrow ? c->o_tma : 0);
   set_default(&v[CFG_Q_STAGES], v[CFG_FLAT] ? c->q_stages : 1);
-  set_default(&v[CFG_Q_REGS], plain ? 0 : c->q_regs);
+  set_default(&v[CFG_Q_REGS], plain || narrow ? 0 : c->q_regs);
   set_default(&v[CFG_PINGPONG], v[CFG_BLOCK_M] > 64 ? c->pingpong : 0);
   set_default(&v[CFG_SOFTMAX], plain ? SOFTMAX_CLASSICAL : (int)c->softmax);
   set_default(&v[CFG_HEAVY_KEYS], v[CFG_SOFTMAX] == SOFTMAX_CLASSICAL ? 0 : c->heavy_keys);

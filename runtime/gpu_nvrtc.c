@@ -1,5 +1,7 @@
 #include "gpu_nvrtc.h"
 
+#include "gpu_sass.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -90,7 +92,7 @@ int nvrtc_version(int *major, int *minor, struct error *err) {
 void gpu_report_parse(const char *log, struct gpu_report *report) {
   *report = (struct gpu_report){0};
   const char *at = strstr(log, "bytes stack frame");
-  while (at && at > log && at[-1] != '\n') at--;
+  while (at && at > log && strchr(" 0123456789", at[-1])) at--; // NVRTC puts "ptxas   ." before it
   if (at)
     sscanf(at, " %d bytes stack frame, %d bytes spill stores, %d bytes spill loads", &report->stack_bytes,
            &report->spill_stores, &report->spill_loads);
@@ -142,6 +144,17 @@ static int read_cubin(void *program, struct buf *cubin, struct error *err) {
   return !status && cubin->failed ? fail(err, STROBE_NO_MEMORY, "no memory for a cubin") : status;
 }
 
+static int check_loops(const struct buf *cubin, size_t at, struct gpu_report *report, struct error *err) {
+  struct sass_report loops;
+  sass_scan(cubin->data + at, cubin->len - at, &loops);
+  report->main_loops = loops.loops, report->local_in_loop = loops.local;
+  if (!loops.local) return 0;
+  return fail(err, STROBE_INTERNAL,
+              "ptxas spills registers in the main loop of this kernel: %d loads and stores of local memory in every "
+              "iteration, the first at 0x%x; a smaller block_n, or q_regs=0 with o_tma=0, needs fewer registers",
+              loops.local, (unsigned)loops.first);
+}
+
 static int run(void *program, struct buf *cubin, struct gpu_report *report, struct error *err) {
   static const char *const options[] = {NVRTC_OPTIONS(NVRTC_ITEM)};
   char *log = NULL;
@@ -152,7 +165,9 @@ static int run(void *program, struct buf *cubin, struct gpu_report *report, stru
     status = judge(error, log, report, err);
   }
   free(log);
-  return status ? status : read_cubin(program, cubin, err);
+  const size_t at = cubin->len;
+  if (!status) status = read_cubin(program, cubin, err);
+  return status ? status : check_loops(cubin, at, report, err);
 }
 
 int nvrtc_compile(const char *source, struct buf *cubin, struct gpu_report *report, struct error *err) {

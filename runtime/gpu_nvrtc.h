@@ -10,6 +10,8 @@ struct gpu_report {
   int registers;                              // per thread, at entry
   int stack_bytes, spill_stores, spill_loads; // bytes
   char serialized[96];                        // the first C75xx message, or ""
+  int main_loops;                             // innermost loops with wgmma; 0: the machine code was not understood
+  int local_in_loop;                          // loads and stores of local memory that every iteration of one makes
 };
 
 // Searched in $STROBE_NVRTC, the loader's path, /usr/local/cuda. STROBE_UNSUPPORTED: not found.
@@ -20,8 +22,9 @@ extern const char nvrtc_options[];
 const char *nvrtc_library(void);
 
 // Appends the cubin. STROBE_UNSUPPORTED: no NVRTC; STROBE_INTERNAL: the text does not compile (the sentence holds the
-// first error), or ptxas serialises wgmma (C7510 to C7519); STROBE_NO_MEMORY, STROBE_DEVICE: a call of NVRTC failed
-// (the sentence names it).
+// first error), ptxas serialises wgmma (C7510 to C7519), or registers are
+// spilled in a main loop (gpu_sass.h; spills elsewhere are in the report); STROBE_NO_MEMORY, STROBE_DEVICE: a call of
+// NVRTC failed (the sentence names it).
 int nvrtc_compile(const char *source, struct buf *cubin, struct gpu_report *report, struct error *err);
 
 // Reads the lines of `ptxas -v`.
