@@ -167,6 +167,8 @@ static const struct emit_case {
     {"d33:bf16:b1h3/1q1k50", "avx512bf16", PRINTER_CODE},
     {"d40:f32:causal:b1h2q37k170", "avx2", PRINTER_INTRIN},
     {"d36:f32:b1h2/1q29k150", "avx2", PRINTER_CODE},
+    {"d33:q=f32,kv=f16,o=bf16:causal:b1h1q30k140", "avx2", PRINTER_INTRIN},
+    {"d40:bf16:o=f16:b1h1q30k50", "avx512", PRINTER_INTRIN},
     {"d64:bf16:causal:b1h1q65k200", "avx512bf16", PRINTER_CODE},
     {"d32:f32:causal_top_left:b2h1q20k30", "c99", PRINTER_SCALAR},
     {"d32:bf16:b1h2q5k9", "c99", PRINTER_SCALAR},
