@@ -64,7 +64,7 @@ $(BUILD)/strobe: $(OBJ) $(CLI_OBJ) $(TCC_OBJ)
 
 $(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
 	@mkdir -p $(@D)
-	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ -lcmocka $(LIBS)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -MMD -MP $< $(filter %.o,$^) -o $@ $(if $(filter $@,$(FUZZ)),$(FUZZ_LIB),-lcmocka) $(LIBS)
 
 # A CUDA driver that counts, fails and computes on the host, for tests without a GPU.
 $(BUILD)/tests/fake_cuda.so: tests/fake_cuda.c tests/fake_cuda.h runtime/launch_params.h
@@ -182,25 +182,39 @@ tsan: tsan-build
 tsan-build: deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-tsan OPT="-O1 -g -fsanitize=thread" $(RACED)
 
-# N mutations of built-in seeds for every parser, under ASan and UBSan.
+# tests/corpus, and N mutations of it, through every parser, under ASan and UBSan. FUZZER=1: by clang's libFuzzer, which
+# follows coverage; what it finds worth keeping goes to $(BUILD)-fuzzer/corpus. A crash is left in $(BUILD)-asan/tests, or
+# $(BUILD)-fuzzer/tests.
 N ?= 100000
+SEED ?= 1
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined
 fuzz: deps
-	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" fuzz-run N=$(N)
+ifeq ($(FUZZER),1)
+	@$(MAKE) --no-print-directory CC=clang BUILD=$(BUILD)-fuzzer OPT="-O1 -g $(SANITIZE) -fsanitize=fuzzer-no-link -DSTROBE_LIBFUZZER -Wno-pass-failed" \
+	  FUZZ_LIB=-fsanitize=fuzzer FUZZER= fuzzer-run N=$(N) SEED=$(SEED)
+else
+	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g $(SANITIZE)" fuzz-run N=$(N) SEED=$(SEED)
+endif
 fuzz-run: $(FUZZ)
-	@for f in $(FUZZ); do $$f $(N) || exit 1; done
+	@for f in $(FUZZ:$(BUILD)/tests/fuzz_%=%); do \
+	  STROBE_FUZZ_OUT=$(BUILD)/tests $(BUILD)/tests/fuzz_$$f tests/corpus/$$f $(N) $(SEED) || exit 1; done
+fuzzer-run: $(FUZZ)
+	@for f in $(FUZZ:$(BUILD)/tests/fuzz_%=%); do mkdir -p $(BUILD)/corpus/$$f && echo "fuzz_$$f" && \
+	  $(BUILD)/tests/fuzz_$$f -runs=$(N) -seed=$(SEED) -max_len=8192 -timeout=30 -print_final_stats=1 -verbosity=0 \
+	    -artifact_prefix=$(BUILD)/tests/crash-$$f- $(BUILD)/corpus/$$f tests/corpus/$$f || exit 1; done
 
 help:
 	@echo "make               build/strobe, build/libstrobe.so, build/libstrobe.a"
 	@echo "make demo          install what is missing, build, and run on tensors of two trained models"
 	@echo "make check         install what is missing, build, and pass all tests"
-	@echo "make fuzz N=100000 mutate the inputs of every parser, under ASan and UBSan"
+	@echo "make fuzz N=100000 mutate tests/corpus, for every parser, under ASan and UBSan (SEED=1; FUZZER=1: libFuzzer)"
 	@echo "make tsan          the tests with threads, under ThreadSanitizer"
 	@echo "make install       to PREFIX=$(PREFIX) (BINDIR, LIBDIR, INCLUDEDIR, MANDIR), below DESTDIR; make uninstall"
 	@echo "make clean         remove the build directories"
 	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
 	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-notcc
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-notcc $(BUILD)-fuzzer
 # ---- end: tests and packages ---------------------------------------------------------------------------------------------
 
 # ---- begin: demo ---------------------------------------------------------------------------------------------------------
@@ -214,6 +228,6 @@ demo: deps
 -include $(DEMO_OBJ:.o=.d)
 # ---- end: demo -----------------------------------------------------------------------------------------------------------
 
--include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d)
+-include $(OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(TESTS:=.d) $(FUZZ:=.d)
 .DELETE_ON_ERROR:
-.PHONY: all check clean demo deps fuzz fuzz-run help install tests uninstall tsan tsan-build
+.PHONY: all check clean demo deps fuzz fuzz-run fuzzer-run help install tests uninstall tsan tsan-build

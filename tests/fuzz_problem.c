@@ -1,6 +1,5 @@
 // Fuzzes problem strings and configs: any text is read or refused with a sentence; what is read prints, reads back,
-// completes and resolves. With libFuzzer: clang -DSTROBE_LIBFUZZER -fsanitize=fuzzer,address,undefined. Otherwise
-// `fuzz_problem [RUNS] [SEED]` mutates the seeds below by itself (default 1,000,000 runs).
+// completes and resolves.
 #include "../gen/spec.h"
 
 #include <math.h>
@@ -80,55 +79,14 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
   return 0;
 }
 
-#ifndef STROBE_LIBFUZZER
-static const char *const seeds[] = {
-    "d128:bf16:causal:b2h32/8q1024k1024|block_n=128,stages=2",
-    "d192v128:q=f32,kv=bf16,o=f16:causal_top_left|unroll=full,exp=poly5,prefetch=8",
-    "d64:f32:full:b1h8q0k5|block_m=48,tile_n=6,pack_k=0,pack_v=1",
-    "d256:o=f32:bf16:b1099511627776h1q1k1|unroll=auto,stages=1,exp=table1",
-    "d40:window=128,0:softcap=30:k_scale|tile_n=5",
-};
-static const char alphabet[] = "dvbhqk/:=,|0123456789f16f32bf_causaltopleft-. \n\x80\xff";
+static const char *const tokens[] = {
+    "d",        "v",        "b",        "h",         "/",         "q",        "k",
+    ":",        "=",        ",",        "|",         "f32",       "bf16",     "f16",
+    "causal",   "full",     "kv=",      "q=",        "o=",        "window=1", "auto",
+    "table1",   "16",       "64",       "128",       "256",       "576",      "1099511627776",
+    "block_m=", "block_n=", "tile_n=",  "stages=",   "unroll=",   "exp=",     "prefetch=",
+    "pack_k=",  "pack_v=",  "softmax=", "pingpong=", "schedule=", "-1",       " ",
+    "\xff"};
 
-static unsigned long long state;
-static size_t below(size_t n) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (size_t)(state >> 33) % n;
-}
-
-// Cuts, copies, inserts and replaces within text of at most cap bytes; returns the new length.
-static size_t mutate(char *text, size_t len, size_t cap) {
-  size_t at = below(len + 1), n = below(6) + 1;
-  if (n > len - at) n = len - at;
-  switch (below(4)) {
-  case 0: memmove(text + at, text + at + n, len - at - n); return len - n;
-  case 1:
-    if (len + n > cap) return len;
-    memmove(text + at + n, text + at, len - at); // doubles n bytes
-    return len + n;
-  case 2:
-    if (len == cap) return len;
-    memmove(text + at + 1, text + at, len - at);
-    text[at] = alphabet[below(sizeof alphabet - 1)];
-    return len + 1;
-  default:
-    if (at < len) text[at] = alphabet[below(sizeof alphabet - 1)];
-    return len;
-  }
-}
-
-int main(int argc, char **argv) {
-  long runs = argc > 1 ? atol(argv[1]) : 1000000;
-  state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-  for (long i = 0; i < runs; i++) {
-    char text[160];
-    const char *seed = seeds[below(sizeof seeds / sizeof *seeds)];
-    size_t len = strlen(seed);
-    memcpy(text, seed, len);
-    for (size_t k = below(6); k > 0; k--) len = mutate(text, len, sizeof text);
-    LLVMFuzzerTestOneInput((const unsigned char *)text, len);
-  }
-  printf("fuzz_problem: %ld runs\n", runs);
-  return 0;
-}
-#endif
+#include "fuzz_main.h"
+FUZZ_MAIN("problem", 200, tokens, sizeof tokens / sizeof *tokens)

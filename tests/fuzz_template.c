@@ -1,9 +1,5 @@
 // Any text given to the template engine renders or is refused with one sentence: within its limits, without touching
 // memory that is not its own, the same way twice, and leaving the output as it was when it fails.
-//   clang -fsanitize=fuzzer,address,undefined -DSTROBE_LIBFUZZER tests/fuzz_template.c
-//   gen/{template,template_scope,template_file,expr}.c
-//     gen/{vop_parse,vop_table,vop_constants,spec,target,scan,buf,error}.c
-// Without libFuzzer: `fuzz_template FILE...` runs files, `fuzz_template [COUNT] [SEED]` mutates the seeds below.
 #include "../gen/template.h"
 #include "../gen/vop.h"
 
@@ -124,21 +120,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len) {
   return 0;
 }
 
-#ifndef STROBE_LIBFUZZER
-static const char *const seeds[] = {
-    "// c ${n}\n$for I in 0..2, J in I..n step 2\n  a(${I}, ${J}) $$;\n\n$if n == 3\n  x\n$elif I\n  y\n$else\n  z\n",
-    ("$vreg s[2][n], q, mask m\n$block qk(k:name, ldk)\n  $for I in 0..2\n    @fma s[I][1], q, bcast k[I*ldk + 17]\n   "
-     " @first m, ldk - 4*I\n"
-     "    @select q, m, k[(2 + I)*ldk], 1.5\n  @store k[-ldk], q // c\n$constants\n"),
-    "$let x = join(I, 0..4, \", \", \"s${I + 1}\")\n${x} ${1 ? \"{\" : \"}\"} ${min(n, 2) << 3} ${ceil_div(7, 2) % 3 "
-    "|| 1 / 0}\n",
-    "$assert n == 3, \"n is ${n}\"\n  $include \"b\" with A = 1, B = A + 1\nend\f$vreg r[n]\n$let C = A\n  "
-    "${C}${B}\n$# note\n",
-    "$include \"b\"\n\f$if n\n  $include \"a\"\n",
-    "$block a()\n  $vreg x, y[4]\n  @bcast x, -inf\n  @and x, x, 0x7fffffff\n  @load_first x, p[0], n\n",
-    "${join(I, 0..2, t, t)}\n$for I in 0..1 << 40\n  ${t}${t}${t}\n"};
-enum { SEEDS = sizeof seeds / sizeof *seeds };
-static const char *const pieces[] = {"${",
+static const char *const tokens[] = {"${",
                                      "}",
                                      "$$",
                                      "\"",
@@ -177,67 +159,5 @@ static const char *const pieces[] = {"${",
                                      "//",
                                      "$#"};
 
-static uint64_t state;
-static uint32_t next(uint32_t below) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return (uint32_t)(state >> 33) % below;
-}
-
-// One edit of text (at most 2000 bytes): a byte changed, bytes taken out, a piece or a part of another seed put in.
-static size_t edit(uint8_t *text, size_t len) {
-  const char *put = pieces[next(sizeof pieces / sizeof *pieces)];
-  size_t at = next((uint32_t)len + 1), n = strlen(put);
-  switch (next(5)) {
-  case 0:
-    if (at < len) text[at] = (uint8_t)next(256);
-    return len;
-  case 1:
-    n = next(8);
-    if (at + n > len) return at;
-    memmove(text + at, text + at + n, len - at - n);
-    return len - n;
-  case 2: {
-    const char *seed = seeds[next(SEEDS)];
-    put = seed + next((uint32_t)strlen(seed));
-    n = 1 + next(40);
-    if (n > strlen(put)) n = strlen(put);
-  } // fall through
-  default:
-    if (len + n > 2000) return len;
-    memmove(text + at + n, text + at, len - at);
-    memcpy(text + at, put, n);
-    return len + n;
-  }
-}
-
-static int run_file(const char *path) {
-  static uint8_t bytes[1 << 20];
-  FILE *f = fopen(path, "rb");
-  if (!f) return perror(path), 1;
-  size_t len = fread(bytes, 1, sizeof bytes, f);
-  fclose(f);
-  return LLVMFuzzerTestOneInput(bytes, len);
-}
-
-int main(int argc, char **argv) {
-  char *end = "";
-  long count = argc > 1 ? strtol(argv[1], &end, 10) : 100000;
-  if (*end) {
-    int bad = 0;
-    for (int i = 1; i < argc; i++) bad |= run_file(argv[i]);
-    return bad;
-  }
-  state = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
-  for (int i = 0; i < SEEDS; i++) LLVMFuzzerTestOneInput((const uint8_t *)seeds[i], strlen(seeds[i]));
-  for (long i = 0; i < count; i++) {
-    uint8_t text[2048];
-    const char *seed = seeds[next(SEEDS)];
-    size_t len = strlen(seed);
-    memcpy(text, seed, len);
-    for (uint32_t edits = next(8); edits; edits--) len = edit(text, len);
-    LLVMFuzzerTestOneInput(text, len);
-  }
-  printf("fuzz_template: %ld inputs\n", count);
-  return 0;
-}
-#endif
+#include "fuzz_main.h"
+FUZZ_MAIN("template", 2000, tokens, sizeof tokens / sizeof *tokens)
