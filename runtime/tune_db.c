@@ -93,6 +93,8 @@ void tune_db_print(const struct tune_db *db, struct buf *out) {
 
 static bool take_text(struct slice s, char *to, size_t size) {
   if (s.len == 0 || s.len >= size) return false;
+  for (size_t i = 0; i < s.len; i++)
+    if ((unsigned char)s.at[i] < ' ') return false; // a NUL would end the field when it is written again
   memcpy(to, s.at, s.len);
   to[s.len] = 0;
   return true;

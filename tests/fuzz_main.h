@@ -253,5 +253,32 @@ static int fuzz_main(const struct fuzz_target *target, int argc, char **argv) {
     return fuzz_main(&target, argc, argv);                                                                             \
   }
 #else
-#define FUZZ_MAIN(...)
+#include <stdint.h>
+#include <string.h>
+
+struct fuzz_target {
+  const char *name;
+  size_t max_len;
+  const char *const *tokens;
+  size_t n_tokens;
+};
+
+size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max);
+size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed);
+
+// libFuzzer's own mutations, and now and then a token.
+static size_t fuzz_mutate(const struct fuzz_target *t, uint8_t *data, size_t size, size_t max, unsigned seed) {
+  const char *token = t->tokens[seed / 4 % t->n_tokens];
+  const size_t n = strlen(token), at = seed / 1024 % (size + 1);
+  if (seed % 4 || size + n > max || size + n > t->max_len) return LLVMFuzzerMutate(data, size, max);
+  memmove(data + at + n, data + at, size - at);
+  memcpy(data + at, token, n);
+  return size + n;
+}
+
+#define FUZZ_MAIN(...)                                                                                                 \
+  size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed) {                              \
+    static const struct fuzz_target target = {__VA_ARGS__};                                                            \
+    return fuzz_mutate(&target, data, size, max, seed);                                                                \
+  }
 #endif

@@ -254,11 +254,11 @@ static void a_full_disk(void **state) {
 
 static void help_has_a_worked_example(void **state) {
   (void)state;
-  static const char *const verbs[] = {"emit", "run", "verify", "bench", "list", "explain", "doctor"};
+  static const char *const verbs[] = {"emit", "run", "verify", "bench", "tune", "db", "list", "explain", "doctor"};
   assert_non_null(strstr(works("--version")->out, "strobe 0."));
   const struct outcome *o = works("--help");
-  for (int i = 0; i < 7; i++) assert_non_null(strstr(o->out, verbs[i]));
-  for (int i = 0; i < 7; i++) {
+  for (int i = 0; i < 9; i++) assert_non_null(strstr(o->out, verbs[i]));
+  for (int i = 0; i < 9; i++) {
     char arguments[32], example[32];
     snprintf(arguments, sizeof arguments, "%s --help", verbs[i]);
     snprintf(example, sizeof example, "$ strobe %s", verbs[i]);

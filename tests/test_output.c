@@ -137,10 +137,10 @@ static void seeds_change_the_inputs(void **state) {
 static void the_manual_has_every_option(void **state) {
   (void)state;
   static char man[100000];
-  static const char *const verbs[] = {"emit", "run", "verify", "bench", "list", "explain", "doctor"};
+  static const char *const verbs[] = {"emit", "run", "verify", "bench", "tune", "db", "list", "explain", "doctor"};
   keep(man, sizeof man, works("--man")->out);
   assert_true(strlen(man) > 5000 && strlen(man) < sizeof man - 1);
-  for (int v = 0; v < 7; v++) {
+  for (int v = 0; v < 9; v++) {
     char text[64], option[40], word[80];
     snprintf(text, sizeof text, ".SS strobe %s\n", verbs[v]);
     const char *section = strstr(man, text), *end = section ? strstr(section, "Example:") : NULL;
