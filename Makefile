@@ -165,7 +165,7 @@ endif
 # All tests; then those that look at memory once more under ASan and UBSan, those with threads under TSan, and the library
 # once more without libtcc.
 WITHOUT_TCC := $(addprefix $(BUILD)-notcc/tests/,test_runtime test_fallback)
-SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit test_kernels test_random)
+SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit test_kernels test_random test_specs)
 check: deps
 	@$(MAKE) --no-print-directory tests
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-asan OPT="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" BUILTIN_OPT= $(SANITIZED)
