@@ -90,6 +90,7 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
                                     .layout = (enum layout)layout,
                                     .pad = PAD,
                                     .scale = default_scale(&p->spec),
+                                    .whole_blocks = on->target && on->target->family == FAMILY_CUDA,
                                     .kv_lens = s->kv_lens};
       status = run_case(s, &c, on, plan, info, &config, err);
     }

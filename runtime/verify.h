@@ -12,6 +12,7 @@ struct verify_case {
   enum layout layout;
   int64_t pad;            // elements of NaN between rows
   float scale;            // taken as it is; default_scale(spec) for the usual one
+  bool whole_blocks;      // of a kernel that multiplies whole KV blocks: verify_blocks.h says what that excuses
   const int64_t *kv_lens; // batch of them; NULL: all kv_len. Rows of K and V beyond them are NaN
 };
 
@@ -33,6 +34,7 @@ struct verify_result {
   struct verify_worst o, lse;
   int64_t rows;              // rows compared with the oracle
   int64_t nonfinite;         // elements that are NaN or Inf where the oracle is not, or the reverse
+  int64_t excused;           // of these, not counted: what whole_blocks excuses
   int64_t unwritten;         // elements of o and lse, in all rows, that still hold the poison
   int64_t padding;           // elements of padding that were overwritten (verify_tensors)
   struct verify_worst first; // the first element counted in nonfinite or unwritten; batch -1: none

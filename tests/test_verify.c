@@ -296,9 +296,56 @@ static void machine(void **state) {
   assert_int_equal(probe_reader_create(0, 1, &reader, NULL), STROBE_INVALID);
 }
 
+// A kernel that multiplies whole blocks spreads a bad V to rows of the same 64 that do not see the key; no further.
+static void whole_blocks(void **state) {
+  (void)state;
+  struct verify_case c = case_of(64, DT_BF16, MASK_CAUSAL, 150, 150, "normal");
+  struct tensors t = create(&c, NULL);
+  struct config config;
+  struct verify_result r;
+  struct error err = {0};
+  config_clear(&config);
+  config.v[CFG_BLOCK_N] = 32;
+  const struct strobe_args *a = &t.args;
+  dtype_store(DT_BF16, a->v.data, place(&a->v, 0, 0, 70) + 5, NAN); // seen by rows 70 .., in the block of keys 64 to 95
+  textbook(&t);
+#define CHECK(row_, column_, value_, flag_, good_)                                                                     \
+  do {                                                                                                                 \
+    const int64_t at_ = place(&a->o, 0, 0, row_) + (column_);                                                          \
+    const double kept_ = dtype_load(DT_BF16, a->o.data, at_);                                                          \
+    dtype_store(DT_BF16, a->o.data, at_, value_);                                                                      \
+    c.whole_blocks = flag_;                                                                                            \
+    assert_int_equal(verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, &err), 0);                                   \
+    assert_int_equal(r.ok, good_);                                                                                     \
+    dtype_store(DT_BF16, a->o.data, at_, kept_);                                                                       \
+  } while (0)
+  CHECK(69, 5, NAN, true, true);
+  assert_int_equal(r.excused, 1);
+  CHECK(69, 5, NAN, false, false); // the CPU's kernels skip keys that a row does not see
+  CHECK(64, 5, NAN, true, true);
+  CHECK(63, 5, NAN, true, false);      // the 64 rows before stop a block earlier
+  CHECK(69, 6, NAN, true, false);      // another column
+  CHECK(69, 5, INFINITY, true, false); // 0 times NaN is NaN
+  CHECK(71, 5, 0.0, true, false);      // sees the key
+  config.v[CFG_BLOCK_N] = 128;         // now keys 0 to 127 are one block, which the first 64 rows visit too
+  CHECK(63, 5, NAN, true, true);
+  for (int x = 0; x < 64; x++) // row 0 sees one key: its score is -Inf
+    dtype_store(DT_BF16, a->q.data, place(&a->q, 0, 0, 0) + x,
+                dtype_load(DT_BF16, a->k.data, place(&a->k, 0, 0, 0) + x) > 0 ? -INFINITY : INFINITY);
+  for (int x = 0; x < 64; x++) dtype_store(DT_BF16, a->o.data, place(&a->o, 0, 0, 0) + x, 0);
+  a->lse[0] = -INFINITY;
+  CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), true, true);
+  assert_int_equal(r.excused, 65);
+  CHECK(0, 7, 0.5, true, false);
+  CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), false, false);
+#undef CHECK
+  tensors_free(&t);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(textbook_passes),
+      cmocka_unit_test(whole_blocks),
       cmocka_unit_test(perturbation_fails),
       cmocka_unit_test(unwritten_nan_and_padding_fail),
       cmocka_unit_test(inputs_are_deterministic_and_guarded),
