@@ -62,9 +62,10 @@ static int cases_run;
 enum { ROWS = 24 };
 
 static void run_case(const struct test_kernel *k, const struct spec *s, int64_t q_len, int64_t kv_len, bool finite) {
-  const struct verify_case c = case_for(s, q_len, kv_len, finite);
-  const int lens[2] = {draw(6, (int)kv_len + 1), draw(7, (int)kv_len + 1)};
-  check_case(k, &c, c.problem.batch == 2 && draw(8, 3) == 0 ? lens : NULL, (enum guard_side)draw(5, 2), ROWS);
+  struct verify_case c = case_for(s, q_len, kv_len, finite);
+  const int64_t lens[2] = {draw(6, (int)kv_len + 1), draw(7, (int)kv_len + 1)};
+  if (c.problem.batch == 2 && draw(8, 3) == 0) c.kv_lens = lens;
+  check_case(k, &c, (enum guard_side)draw(5, 2), ROWS);
   cases_run++;
 }
 
