@@ -101,7 +101,7 @@ $(BUILD)/libstrobe.a: $(LIB_OBJ) runtime/strobe.map
 	  $(BUILD)/libstrobe.o
 	@rm -f $@ $(BUILD)/libstrobe.all.o && ar rcs $@ $(BUILD)/libstrobe.o
 all: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
-$(BUILD)/tests/test_library $(BUILD)/tests/test_install: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
+$(BUILD)/tests/test_library $(BUILD)/tests/test_install $(BUILD)/tests/test_examples: $(BUILD)/libstrobe.so $(BUILD)/libstrobe.a
 -include $(BUILD)/gen/builtin_gen.d
 # ---- end: compiled-in kernels and the library ----------------------------------------------------------------------------
 
@@ -112,14 +112,15 @@ LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 MANDIR ?= $(PREFIX)/share/man
 VERSION := $(shell sed -n 's/^\#define STROBE_VERSION "\(.*\)"/\1/p' runtime/strobe.h)
+CMAKEDIR ?= $(LIBDIR)/cmake/strobe
 INSTALL ?= install
 INSTALLED := $(BINDIR)/strobe $(LIBDIR)/libstrobe.a $(LIBDIR)/libstrobe.so.0 $(LIBDIR)/libstrobe.so $(INCLUDEDIR)/strobe.h \
-  $(LIBDIR)/pkgconfig/strobe.pc $(MANDIR)/man1/strobe.1
+  $(LIBDIR)/pkgconfig/strobe.pc $(CMAKEDIR)/strobeConfig.cmake $(CMAKEDIR)/strobeConfigVersion.cmake $(MANDIR)/man1/strobe.1
 
 $(BUILD)/strobe.1: $(BUILD)/strobe
 	@$(BUILD)/strobe --man > $@.tmp && mv $@.tmp $@
 all: $(BUILD)/strobe.1
-$(BUILD)/tests/test_install: $(BUILD)/strobe.1
+$(BUILD)/tests/test_install $(BUILD)/tests/test_examples: $(BUILD)/strobe.1
 
 # What a program needs besides libstrobe.a is what the shared library says that it needs.
 define PC
@@ -143,6 +144,9 @@ install: all
 	@$(INSTALL) -m 644 $(BUILD)/strobe.1 $(DESTDIR)$(MANDIR)/man1/strobe.1
 	$(file >$(BUILD)/strobe.pc,$(PC))
 	@$(INSTALL) -m 644 $(BUILD)/strobe.pc $(DESTDIR)$(LIBDIR)/pkgconfig/strobe.pc
+	@for f in strobeConfig strobeConfigVersion; do sed -e 's,@VERSION@,$(VERSION),' $(foreach d,LIB INCLUDE BIN, \
+	  -e "s,@$d@,$$(realpath -m --relative-to=$(CMAKEDIR) $($dDIR)),") gen/cmake/$$f.cmake.in > $(BUILD)/$$f.cmake && \
+	  $(INSTALL) -m 644 $(BUILD)/$$f.cmake $(DESTDIR)$(CMAKEDIR)/$$f.cmake || exit 1; done
 	@printf '  INSTALL %s\n' $(INSTALLED:%=$(DESTDIR)%)
 uninstall:
 	rm -f $(INSTALLED:%=$(DESTDIR)%)
@@ -209,7 +213,7 @@ help:
 	@echo "make check         install what is missing, build, and pass all tests"
 	@echo "make fuzz N=100000 mutate tests/corpus, for every parser, under ASan and UBSan (SEED=1; FUZZER=1: libFuzzer)"
 	@echo "make tsan          the tests with threads, under ThreadSanitizer"
-	@echo "make install       to PREFIX=$(PREFIX) (BINDIR, LIBDIR, INCLUDEDIR, MANDIR), below DESTDIR; make uninstall"
+	@echo "make install       to PREFIX=$(PREFIX) (BINDIR, LIBDIR, INCLUDEDIR, MANDIR, CMAKEDIR), below DESTDIR; make uninstall"
 	@echo "make clean         remove the build directories"
 	@echo "TCC=0              build without libtcc and Zydis (the JIT is off)"
 	@echo "CC=clang OPT=-O3 BUILD=DIR CFLAGS=...   as usual"

@@ -93,8 +93,9 @@ static int stage(struct staged *s, struct error *err) {
   s->existed = !stat(path, &st);
   if (s->existed && !S_ISREG(st.st_mode))
     return fail(err, STROBE_IO, "cannot write \"%.300s\": it is there and is not a regular file", path);
-  if (s->existed && file_read(path, &s->old, NULL))
-    buf_free(&s->old); // unreadable: replaced, but could not be restored
+  const int unread = s->existed ? file_read(path, &s->old, NULL) : 0;
+  if (unread == STROBE_NO_MEMORY) return fail(err, STROBE_NO_MEMORY, "no memory to read \"%.300s\"", path);
+  if (unread) buf_free(&s->old); // replaced, but could not be restored
   s->same =
       s->existed && s->old.data && s->old.len == s->text->len && !memcmp(s->old.data, s->text->data, s->text->len);
   if (s->same) return 0;

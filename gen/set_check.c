@@ -29,27 +29,36 @@ static bool expected(const struct set_files *f, const char *name) {
 }
 
 // A source that says in its first lines that strobe wrote it.
-static bool is_ours(const char *dir, const char *name) {
+static int is_ours(const char *dir, const char *name, bool *ours, struct error *err) {
   static const char *const suffixes[] = {".c", ".cu", ".h"};
   const char *dot = strrchr(name, '.');
   struct buf path = {0}, text = {0};
-  bool ours = false;
-  for (int i = 0; i < 3; i++) ours |= dot && dot != name && !strcmp(dot, suffixes[i]);
+  bool source = false;
+  *ours = false;
+  for (int i = 0; i < 3; i++) source |= dot && dot != name && !strcmp(dot, suffixes[i]);
+  if (!source) return 0;
   path_join(dir, name, &path);
-  if (ours) ours = !path.failed && !file_read(path.data, &text, NULL) && text.len;
-  if (ours && text.len > 400) text.data[400] = 0;
-  ours = ours && strstr(text.data, "ritten by strobe ");
+  const int unread = path.failed ? STROBE_NO_MEMORY : file_read(path.data, &text, NULL);
+  if (!unread && text.len) {
+    if (text.len > 400) text.data[400] = 0;
+    *ours = strstr(text.data, "ritten by strobe ") != NULL;
+  }
   buf_free(&path), buf_free(&text);
-  return ours;
+  return unread == STROBE_NO_MEMORY ? fail(err, STROBE_NO_MEMORY, "no memory to read \"%.300s\"", name) : 0;
 }
 
 static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
 static int find_extra(const struct set_files *f, const char *dir, char ***names, int *n, struct error *err) {
   DIR *d = opendir(dir);
-  int status = d ? 0 : fail(err, STROBE_IO, "cannot read directory \"%.300s\": %s", dir, strerror(errno));
+  int status = d ? 0
+                 : fail(err, errno == ENOMEM ? STROBE_NO_MEMORY : STROBE_IO, "cannot read directory \"%.300s\": %s",
+                        dir, strerror(errno));
   for (struct dirent *entry; !status && (entry = readdir(d));) {
-    if (expected(f, entry->d_name) || !is_ours(dir, entry->d_name)) continue;
+    bool ours = false;
+    if (expected(f, entry->d_name)) continue;
+    status = is_ours(dir, entry->d_name, &ours, err);
+    if (status || !ours) continue;
     char **grown = realloc(*names, ((size_t)*n + 1) * sizeof *grown), *copy = strdup(entry->d_name);
     if (grown) *names = grown;
     if (grown && copy)

@@ -114,7 +114,7 @@ static void spec_line(const struct kernel_set *set, int i, struct texts *x) {
   spec_text(e, &text);
   if (text.failed || x->last.failed) {
     x->t[T_SPECS].failed = true;
-  } else if (!i || strcmp(text.data, x->last.data)) {
+  } else if (!x->last.data || strcmp(text.data, x->last.data)) {
     line(&x->t[T_SPECS]), buf_printf(&x->t[T_SPECS], "//   %s: %s", text.data, e->instance.target->name);
     list_spec(text.data, cuda ? &x->cuda : &x->cpu);
   } else if (e[-1].instance.target != e->instance.target) {

@@ -99,7 +99,7 @@ static int write_locked(const struct set_files *f, struct file_text *texts, int 
   return files_write(texts, n, changed, err);
 }
 
-static bool holds(const char *path, const struct buf *text) {
+static bool holds(const char *path, const struct buf *text) { // if not, its rewrite is not counted
   struct buf old = {0};
   const bool same =
       !file_read(path, &old, NULL) && old.len == text->len && old.len && !memcmp(old.data, text->data, old.len);

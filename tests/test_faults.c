@@ -2,6 +2,7 @@
 // to and why), keeps nothing, and works when it is called again.
 #include "../gen/emit.h"
 #include "../gen/problem.h"
+#include "../gen/set_files.h"
 #include "api.h"
 #include "failing_malloc.h"
 
@@ -245,6 +246,40 @@ static void test_rendering(void **state) {
   }
 }
 
+static void ignore_state(void *context, enum file_state state, const char *name) {
+  (void)context, (void)state, (void)name;
+}
+
+// A set with all its files, the manifest read again, written, and compared.
+static int own_set(const void *arg, struct error *err) {
+  const char *directory = arg;
+  struct kernel_set set = {.dispatcher = true, .file = "set", .prefix = "p_"},
+                    again = {.dispatcher = true, .file = "m"};
+  struct set_files files = {.output = NULL};
+  int changed = 0, counts[FILE_STATES];
+  int status = set_parse(&set, slice_of("d8:f32 target=c99\nd64:bf16 target=sm90a # two"), NULL, err);
+  if (!status) status = set_finish(&set, err);
+  if (!status) status = set_files_render(&set, false, &files, err);
+  if (!status) status = set_parse_manifest(&again, slice_of(files.output[0].text.data), err);
+  if (!status) status = set_files_write(&files, directory, NULL, NULL, &changed, err);
+  if (!status) status = set_files_check(&files, directory, ignore_state, NULL, counts, err);
+  if (!status && counts[FILE_CURRENT] != files.n) status = (fail)(err, STROBE_INTERNAL, "not what was written");
+  set_files_free(&files);
+  set_free(&set);
+  set_free(&again);
+  return status;
+}
+
+static void test_sets(void **state) {
+  char directory[] = "/tmp/strobe-faults-XXXXXX";
+  (void)state;
+  assert_non_null(mkdtemp(directory));
+  sweep(&(struct job){"a set of files", own_set, directory, NULL, 1, 1});
+  char command[64];
+  snprintf(command, sizeof command, "rm -r %s", directory);
+  assert_int_equal(system(command), 0);
+}
+
 static int parse(const void *arg, struct error *err) {
   struct problem p;
   struct buf text = {0};
@@ -319,8 +354,7 @@ static void test_files_and_oracle(void **state) { (void)state, skip(); }
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_cold_start), // before anything is warm
-      cmocka_unit_test(test_plan_and_execute),
-      cmocka_unit_test(test_rendering),
+      cmocka_unit_test(test_plan_and_execute), cmocka_unit_test(test_rendering), cmocka_unit_test(test_sets),
       cmocka_unit_test(test_files_and_oracle),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,8 @@ static int shell(const char *format, ...) {
     if (shell(__VA_ARGS__)) fail_msg("failed: " __VA_ARGS__);                                                          \
   while (0)
 
-static const char files[] = "./bin/strobe ./include/strobe.h ./lib/libstrobe.a ./lib/libstrobe.so ./lib/libstrobe.so.0 "
+static const char files[] = "./bin/strobe ./include/strobe.h ./lib/cmake/strobe/strobeConfig.cmake "
+                            "./lib/cmake/strobe/strobeConfigVersion.cmake ./lib/libstrobe.a ./lib/libstrobe.so ./lib/libstrobe.so.0 "
                             "./lib/pkgconfig/strobe.pc ./share/man/man1/strobe.1";
 
 static int install(void **state) {
