@@ -59,9 +59,26 @@ struct bench_jit_options {
 };
 int bench_jit(char *const *problems, int n, const struct bench_jit_options *o, struct error *err);
 
+// The same on a CUDA target: fresh and from the cache of cubins.
+int bench_jit_gpu(char *const *problems, int n, const struct target *t, const struct bench_jit_options *o,
+                  struct error *err);
+
 // `bench` on a CUDA target: TFLOP/s and per cent of a matrix product.
-int bench_gpu(char *const *problems, int n, const struct target *t, const char *set, int rounds, bool as_json,
-              struct error *err);
+struct bench_gpu_options {
+  const struct target *target;
+  const char *set, *plot; // plot: an SVG file; NULL: none
+  int rounds;
+  bool json, csv;
+};
+int bench_gpu(char *const *problems, int n, const struct bench_gpu_options *o, struct error *err);
+
+// `bench --suite hopper`: its 36 problems.
+struct bench_problems {
+  char **text, *memory;
+  int n;
+};
+int bench_suite(const char *dtype, struct bench_problems *out, struct error *err);
+void bench_problems_free(struct bench_problems *p);
 
 double cmd_median(double *values, int n); // sorts values; n >= 1
 

@@ -1,4 +1,6 @@
 #include "cmd.h"
+#include "plot.h"
+#include "scan.h"
 
 #include "../runtime/cpu.h"
 #include "../runtime/inputs.h"
@@ -11,14 +13,17 @@
 enum { THREADS_MAX = 1024 };
 
 struct bench_options {
-  const char *target, *set, *kv_lens;
-  int backend, layout;
+  const char *target, *set, *kv_lens, *plot;
+  int backend, layout, suite, dtype;
   int64_t runs, threads, seed;
   bool json, csv, jit;
 };
 
 #define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
+    ROW(OPT_CHOICE, suite, .name = "suite", .value = "hopper",
+        .about = "the grid of the FlashAttention-3 paper, instead of PROBLEM (default target: sm90a)"),
+    ROW(OPT_CHOICE, dtype, .name = "dtype", .value = "bf16|f16", .about = "of a suite (default: bf16)"),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
         .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
@@ -34,6 +39,7 @@ static const struct option_row rows[] = {
     ROW(OPT_FLAG, jit, .name = "jit", .about = "time the way from spec to function instead, --runs times"),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
+    ROW(OPT_TEXT, plot, .name = "plot", .value = "FILE", .about = "also draw the rates as bars, into an SVG file"),
 };
 
 enum { NO_SEED = -1, DEFAULT_SEED = 1 };
@@ -312,8 +318,36 @@ static int report(struct bench *b, struct error *err) {
   return cmd_print(&out, err);
 }
 
+static int draw(const struct bench *b, struct error *err) {
+  struct plot_bar *bars = calloc((size_t)b->n + 1, sizeof *bars);
+  if (!bars) return fail(err, STROBE_NO_MEMORY, "no memory for a plot");
+  for (int i = 0; i < b->n; i++) {
+    struct bench_case *c = &b->cases[i];
+    const struct summary m = summarise(c, (int)b->opt->runs);
+    bars[i] = (struct plot_bar){&c->problem, c->info.target, m.unit, c->readers ? m.gbs : m.gflops};
+  }
+  const struct plot p = {.bars = bars, .n = b->n, .title = "Attention, forward"};
+  const int status = plot_write(b->opt->plot, &p, err);
+  free(bars);
+  return status;
+}
+
+static int check_operands(const struct command *c, const struct bench_options *o, struct error *err) {
+  if (o->suite && c->n_operands)
+    return fail(err, STROBE_INVALID, "bench: PROBLEM \"%s\" and --suite: only one of them is allowed",
+                quote(slice_of(c->operands[0])).text);
+  if (!o->suite && !c->n_operands)
+    return fail(
+        err, STROBE_INVALID,
+        "bench: PROBLEM... is missing; usage: strobe bench PROBLEM... [OPTION]..., or strobe bench --suite hopper");
+  if (o->dtype && !o->suite)
+    return fail(err, STROBE_INVALID, "--dtype without --suite: the dtype is part of PROBLEM; leave it out");
+  return 0;
+}
+
 static int check_flags(const struct bench_options *o, bool gpu, struct error *err) {
   if (o->json && o->csv) return fail(err, STROBE_INVALID, "--json and --csv: only one of them is allowed");
+  if (o->jit && o->plot) return fail(err, STROBE_INVALID, "--jit and --plot: only one of them is allowed");
   if (o->jit && o->csv) return fail(err, STROBE_INVALID, "--jit prints a table or --json, no --csv");
   if (o->seed != NO_SEED && (o->jit || gpu))
     return fail(err, STROBE_INVALID, "--seed %lld with %s: %s; leave it out", (long long)o->seed,
@@ -324,34 +358,49 @@ static int check_flags(const struct bench_options *o, bool gpu, struct error *er
   return 0;
 }
 
-static int run(const struct command *c, struct error *err) {
-  struct bench b = {.opt = c->options};
-  const struct target *gpu = b.opt->target ? target_find(b.opt->target) : NULL;
-  if (gpu && gpu->family != FAMILY_CUDA) gpu = NULL;
-  if (check_flags(b.opt, gpu != NULL, err)) return 2;
-  if (b.opt->jit) {
-    const struct bench_jit_options jit = {b.opt->target, b.opt->set, cmd_backend_name(b.opt->backend), b.opt->runs,
-                                          b.opt->json};
-    return bench_jit(c->operands, c->n_operands, &jit, err) ? 2 : 0;
-  }
-  if (gpu) return bench_gpu(c->operands, c->n_operands, gpu, b.opt->set, (int)b.opt->runs, b.opt->json, err) ? 2 : 0;
-  const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)b.opt->threads};
+static int run_cpu(char *const *problems, int n, const struct bench_options *o, struct error *err) {
+  struct bench b = {.opt = o};
+  const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)o->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
-  if (!status && !(b.cases = calloc((size_t)c->n_operands, sizeof *b.cases)))
-    status = fail(err, STROBE_NO_MEMORY, "no memory for %d problems", c->n_operands);
-  for (int i = 0; i < c->n_operands && !status; i++) {
+  if (!status && !(b.cases = calloc((size_t)n, sizeof *b.cases)))
+    status = fail(err, STROBE_NO_MEMORY, "no memory for %d problems", n);
+  for (int i = 0; i < n && !status; i++) {
     b.n++;
-    status = set_up(&b, &b.cases[i], c->operands[i], err);
+    status = set_up(&b, &b.cases[i], problems[i], err);
   }
   if (!status) status = measure(&b, err);
+  if (!status && o->plot) status = draw(&b, err);
   if (!status) status = report(&b, err);
   tear_down(&b);
+  return status;
+}
+
+static int run_problems(char *const *problems, int n, const struct bench_options *o, const struct target *gpu,
+                        struct error *err) {
+  const struct bench_jit_options jit = {o->target, o->set, cmd_backend_name(o->backend), o->runs, o->json};
+  const struct bench_gpu_options on_gpu = {gpu, o->set, o->plot, (int)o->runs, o->json, o->csv};
+  if (o->jit) return gpu ? bench_jit_gpu(problems, n, gpu, &jit, err) : bench_jit(problems, n, &jit, err);
+  return gpu ? bench_gpu(problems, n, &on_gpu, err) : run_cpu(problems, n, o, err);
+}
+
+static int run(const struct command *c, struct error *err) {
+  const struct bench_options *o = c->options;
+  const char *name = o->target ? o->target : o->suite ? "sm90a" : NULL;
+  const struct target *gpu = name ? target_find(name) : NULL;
+  struct bench_problems suite = {NULL, NULL, 0};
+  if (gpu && gpu->family != FAMILY_CUDA) gpu = NULL;
+  int status = check_operands(c, o, err);
+  if (!status) status = check_flags(o, gpu != NULL, err);
+  if (!status && o->suite) status = bench_suite(o->dtype == 2 ? "f16" : "bf16", &suite, err);
+  if (!status)
+    status = run_problems(o->suite ? suite.text : c->operands, o->suite ? suite.n : c->n_operands, o, gpu, err);
+  bench_problems_free(&suite);
   return status ? 2 : 0;
 }
 
 const struct verb verb_bench = {
     .name = "bench",
-    .operands = "PROBLEM...",
+    .operands = "[PROBLEM]...",
     .about = "time kernels, each beside the peak that this machine reaches at that moment",
     .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 16 query rows, "
                "of reads. Then the\n"
@@ -366,7 +415,6 @@ const struct verb verb_bench = {
     .n_rows = sizeof rows / sizeof *rows,
     .options_size = sizeof(struct bench_options),
     .defaults = defaults,
-    .least_operands = 1,
     .most_operands = -1,
     .run = run,
 };

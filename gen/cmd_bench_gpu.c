@@ -1,80 +1,132 @@
 // `bench --target sm90a`: TFLOP/s, and per cent of a matrix product measured in the same bursts.
 #include "cmd.h"
+#include "plot.h"
 #include "table.h"
 
 #include "../runtime/gpu_bench.h"
 
 #include <stdlib.h>
 
-static int open_case(const char *text, const char *set, const struct target *t, struct gpu_case *c, struct error *err) {
-  struct instance i;
+struct gpu_session {
+  const struct bench_gpu_options *o;
+  struct gpu_case *cases;
+  struct gpu_ceiling ceiling;
+  struct progress progress;
+  int n;
+};
+
+static int open_case(const char *text, const struct bench_gpu_options *o, struct gpu_case *c, struct error *err) {
   int status = problem_parse(text, &c->problem, err);
   if (!status) status = problem_complete(&c->problem, err);
-  if (!status) status = cmd_instance(&c->problem, t, set, &i, err);
-  return status ? status : gpu_kernel_open(&i, &c->kernel, err);
+  if (!status && problem_flops(&c->problem) <= 0)
+    status = fail(err, STROBE_INVALID,
+                  "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
+  if (!status) status = cmd_instance(&c->problem, o->target, o->set, &c->instance, err);
+  return status ? status : gpu_kernel_open(&c->instance, &c->kernel, err);
 }
 
-static void add_json(struct json *j, const struct gpu_case *c, const char *problem, double tflops,
-                     const struct gpu_ceiling *ceiling) {
+static double tflops(const struct gpu_case *c, double ms) { return problem_flops(&c->problem) / ms * 1e-9; }
+
+static void add_json(struct json *j, const struct gpu_session *s, const struct gpu_case *c, const char *problem) {
+  struct buf name = {0}, config = {0};
+  instance_name(&c->instance, &name);
+  config_print(&c->instance.config, c->instance.target, &config);
   json_object(j, NULL);
   json_string(j, "problem", problem);
-  json_string(j, "target", "sm90a");
+  json_string(j, "instance", name.failed ? "" : name.data);
+  json_string(j, "target", c->instance.target->name);
+  json_string(j, "config", config.failed ? "" : config.data);
+  json_integer(j, "runs", s->o->rounds);
   json_number(j, "median_ms", c->median_ms, 6);
+  json_number(j, "p10_ms", c->p10_ms, 6);
+  json_number(j, "p90_ms", c->p90_ms, 6);
   json_number(j, "best_ms", c->best_ms, 6);
-  json_number(j, "tflops", tflops, 6);
-  json_number(j, "matmul_tflops", ceiling->tflops, 6);
+  json_number(j, "tflops", tflops(c, c->median_ms), 6);
+  json_number(j, "matmul_tflops", s->ceiling.tflops, 6);
   json_end(j);
+  j->out->failed |= name.failed || config.failed;
+  buf_free(&name);
+  buf_free(&config);
 }
 
-static int report(const struct gpu_case *cases, int n, const struct gpu_ceiling *ceiling, bool as_json,
-                  struct error *err) {
-  static const char *const header[] = {"problem", "target", "ms", "TFLOP/s", "best", "% of matmul"};
+static void add_row(struct table *t, const struct gpu_session *s, const struct gpu_case *c, const char *problem) {
+  const double rate = tflops(c, c->median_ms);
+  table_cell(t, CELL_PLAIN, "%s", problem);
+  table_cell(t, CELL_PLAIN, "%s", c->instance.target->name);
+  table_cell(t, CELL_PLAIN, "%.4f", c->median_ms);
+  table_cell(t, CELL_FAINT, "%.4f", c->p10_ms);
+  table_cell(t, CELL_FAINT, "%.4f", c->p90_ms);
+  table_cell(t, CELL_GOOD, "%.0f", rate);
+  table_cell(t, CELL_PLAIN, s->ceiling.tflops > 0 ? "%.0f" : "-",
+             s->ceiling.tflops > 0 ? 100 * rate / s->ceiling.tflops : 0.0);
+}
+
+static void add_ceiling(const struct gpu_session *s, struct buf *out) {
+  if (s->ceiling.tflops > 0)
+    buf_printf(out, "\nmatmul: bf16 8192 x 8192 x 8192 by cuBLAS, %.0f TFLOP/s in the same bursts\n",
+               s->ceiling.tflops);
+  else
+    buf_str(out, "\nno ceiling was measured: libcublas was not found on the loader's path or in /usr/local/cuda\n");
+}
+
+static int report(const struct gpu_session *s, struct error *err) {
+  static const char *const header[] = {"problem", "target", "ms", "p10 ms", "p90 ms", "TFLOP/s", "% of matmul"};
   struct buf out = {0};
   struct json j = {.out = &out};
   struct table t;
-  table_begin(&t, "llrrrr", header);
-  if (as_json) json_array(&j, NULL);
-  for (int i = 0; i < n; i++) {
+  table_begin(&t, "llrrrrr", header);
+  if (s->o->json) json_array(&j, NULL);
+  for (int i = 0; i < s->n; i++) {
     struct buf problem = {0};
-    const double flops = problem_flops(&cases[i].problem), tflops = flops / cases[i].median_ms * 1e-9;
-    problem_print(&cases[i].problem, &problem);
+    problem_print(&s->cases[i].problem, &problem);
     out.failed |= problem.failed;
-    if (!problem.failed && as_json) add_json(&j, &cases[i], problem.data, tflops, ceiling);
-    table_cell(&t, CELL_PLAIN, "%s", problem.failed ? "" : problem.data);
-    table_cell(&t, CELL_PLAIN, "sm90a");
-    table_cell(&t, CELL_PLAIN, "%.4f", cases[i].median_ms);
-    table_cell(&t, CELL_PLAIN, "%.0f", tflops);
-    table_cell(&t, CELL_PLAIN, "%.0f", flops / cases[i].best_ms * 1e-9);
-    table_cell(&t, CELL_PLAIN, ceiling->tflops > 0 ? "%.0f" : "-",
-               ceiling->tflops > 0 ? 100 * tflops / ceiling->tflops : 0.0);
+    if (!problem.failed && s->o->json) add_json(&j, s, &s->cases[i], problem.data);
+    if (!problem.failed) add_row(&t, s, &s->cases[i], problem.data);
     buf_free(&problem);
   }
-  if (as_json) json_end(&j);
-  struct buf text = {0};
-  table_print(&t, cmd_colour(), &text);
-  if (!as_json) {
-    buf_add(&out, text.data ? text.data : "", text.len);
-    if (ceiling->tflops > 0)
-      buf_printf(&out, "\nmatmul: bf16 8192 x 8192 x 8192 by cuBLAS, %.0f TFLOP/s in the same bursts\n",
-                 ceiling->tflops);
-    else
-      buf_str(&out, "\nno ceiling was measured: libcublas was not found on the loader's path or in /usr/local/cuda\n");
-    out.failed |= text.failed;
-  }
+  if (s->o->json)
+    json_end(&j);
+  else if (s->o->csv)
+    table_print_csv(&t, &out);
+  else
+    table_print(&t, cmd_colour(), &out), add_ceiling(s, &out);
   table_free(&t);
-  buf_free(&text);
   return cmd_print(&out, err);
 }
 
-int bench_gpu(char *const *problems, int n, const struct target *t, const char *set, int rounds, bool as_json,
-              struct error *err) {
-  struct gpu_case *cases = calloc((size_t)n + 1, sizeof *cases);
-  struct gpu_ceiling ceiling = {0};
-  int status = cases ? gpu_has_target(t, err) : fail(err, STROBE_NO_MEMORY, "no memory for %d problems", n);
-  for (int i = 0; i < n && !status; i++) status = open_case(problems[i], set, t, &cases[i], err);
-  if (!status) status = gpu_bench(cases, n, rounds, &ceiling, err);
-  if (!status) status = report(cases, n, &ceiling, as_json, err);
-  for (int i = 0; i < n && cases; i++) gpu_kernel_close(cases[i].kernel);
-  free(cases);
+static int draw(const struct gpu_session *s, struct error *err) {
+  struct plot_bar *bars = calloc((size_t)s->n + 1, sizeof *bars);
+  if (!bars) return fail(err, STROBE_NO_MEMORY, "no memory for a plot");
+  for (int i = 0; i < s->n; i++) {
+    const struct gpu_case *c = &s->cases[i];
+    bars[i] = (struct plot_bar){&c->problem, c->instance.target->name, "TFLOP/s", tflops(c, c->median_ms)};
+  }
+  const struct plot p = {bars, s->n, "Attention, forward", s->ceiling.tflops,
+                         "matrix product of cuBLAS, bf16 8192 cubed"};
+  const int status = plot_write(s->o->plot, &p, err);
+  free(bars);
+  return status;
+}
+
+static void tell(void *context, int round, int of, int case_number) {
+  struct gpu_session *s = context;
+  cmd_progress(&s->progress, "round %d of %d, problem %d of %d", round, of, case_number + 1, s->n);
+}
+
+int bench_gpu(char *const *problems, int n, const struct bench_gpu_options *o, struct error *err) {
+  struct gpu_session s = {.o = o, .n = n, .progress = cmd_progress_begin()};
+  s.cases = calloc((size_t)n + 1, sizeof *s.cases);
+  int status = s.cases ? gpu_has_target(o->target, err) : fail(err, STROBE_NO_MEMORY, "no memory for %d problems", n);
+  for (int i = 0; i < n && !status; i++) {
+    cmd_progress(&s.progress, "kernel %d of %d: %s", i + 1, n, problems[i]);
+    status = open_case(problems[i], o, &s.cases[i], err);
+  }
+  const struct gpu_listener listener = {tell, &s};
+  if (!status) status = gpu_bench(s.cases, n, o->rounds, &listener, &s.ceiling, err);
+  cmd_progress_end(&s.progress);
+  if (!status && o->plot) status = draw(&s, err);
+  if (!status) status = report(&s, err);
+  for (int i = 0; i < n && s.cases; i++) gpu_kernel_close(s.cases[i].kernel);
+  free(s.cases);
   return status;
 }

@@ -101,22 +101,39 @@ static void describe_launch(struct gpu_kernel *k, const struct instance *i) {
                                      .l2_section = (long long)i->config.v[CFG_L2_SECTION] << 20};
 }
 
-static int compile(struct gpu_kernel *k, const struct instance *i, struct buf *cubin, struct error *err) {
-  const struct render_options options = {.for_tcc = true, .symbol = k->symbol.data};
+static int render(const struct instance *i, const char *symbol, struct buf *source, double *ms, struct error *err) {
+  const struct render_options options = {.for_tcc = true, .symbol = symbol};
   const double t0 = now_ms();
-  int status = kernel_render(i, &options, &k->source, NULL, err);
-  const double t1 = now_ms();
-  k->info.render_ms = t1 - t0;
+  const int status = kernel_render(i, &options, source, NULL, err);
+  *ms = now_ms() - t0;
+  return status;
+}
+
+static int compile(struct gpu_kernel *k, const struct instance *i, struct buf *cubin, struct error *err) {
+  int status = render(i, k->symbol.data, &k->source, &k->info.render_ms, err);
   if (status) return status;
-  k->info.source = k->source.data;
+  const double t0 = now_ms();
   const struct cubin_key key = {k->source.data, k->source.len, nvrtc_options};
+  k->info.source = k->source.data;
   k->info.cached = cubin_cache_get(&key, cubin);
   if (!k->info.cached) {
     cubin->len = 0;
     status = nvrtc_compile(k->source.data, cubin, &k->info.report, err);
     if (!status) cubin_cache_put(&key, nvrtc_library(), cubin);
   }
-  k->info.compile_ms = now_ms() - t1;
+  k->info.compile_ms = now_ms() - t0;
+  return status;
+}
+
+int gpu_kernel_compile(const struct instance *i, struct gpu_kernel_info *info, struct error *err) {
+  struct buf source = {0}, cubin = {0};
+  *info = (struct gpu_kernel_info){.source = NULL};
+  int status = render(i, NULL, &source, &info->render_ms, err);
+  const double t0 = now_ms();
+  if (!status) status = nvrtc_compile(source.data, &cubin, &info->report, err);
+  info->compile_ms = now_ms() - t0;
+  buf_free(&source);
+  buf_free(&cubin);
   return status;
 }
 

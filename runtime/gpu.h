@@ -21,6 +21,9 @@ int gpu_has_target(const struct target *t, struct error *err);
 
 // Makes the kernel ready to launch in the current context, else in the primary context of the first device.
 int gpu_kernel_open(const struct instance *i, struct gpu_kernel **out, struct error *err);
+// Renders and compiles it, past the cache, and throws it away: for timing. Wants NVRTC, but no GPU. info->source is
+// NULL.
+int gpu_kernel_compile(const struct instance *i, struct gpu_kernel_info *info, struct error *err);
 void gpu_kernel_close(struct gpu_kernel *k); // no launch may be in flight
 struct gpu_kernel_info gpu_kernel_info(const struct gpu_kernel *k);
 

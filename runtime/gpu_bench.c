@@ -58,8 +58,7 @@ static int fill(const struct gpu_driver *d, unsigned long long to, int64_t eleme
   int status = 0;
   for (int64_t at = 0; at < elements && !status; at += PATTERN - 4099) { // not the period of any row
     const int64_t left = elements - at, part = left < PATTERN ? left : PATTERN;
-    status =
-        gpu_check(d, d->memory_upload(to + 2 * (unsigned long long)at, pattern, 2 * (size_t)part), "cuMemcpyHtoD", err);
+    status = GPU_CALL(d, memory_upload, to + 2 * (unsigned long long)at, pattern, 2 * (size_t)part);
   }
   return status;
 }
@@ -76,7 +75,7 @@ static int make_tensors(struct bench *b, int i, uint16_t *pattern, struct error 
                 kv = p->batch * p->kv_len * p->heads_kv * d;
   const size_t bytes = (size_t)(2 * (2 * q + 2 * kv) + 4 * p->batch * p->heads * p->q_len) + 2048;
   struct device_case *c = &b->at[i];
-  int status = gpu_check(b->d, b->d->memory_allocate(&c->memory, bytes), "cuMemAlloc", err);
+  int status = GPU_CALL(b->d, memory_allocate, &c->memory, bytes);
   unsigned long long at = c->memory;
   if (status) return status;
   c->args = (struct strobe_args){.abi = STROBE_ABI,
@@ -120,7 +119,7 @@ static int make_matmul(struct bench *b, uint16_t *pattern, struct error *err) {
   find_matmul(&b->matmul);
   if (!b->matmul.handle) return 0;
   fill_pattern(DT_BF16, pattern);
-  int status = gpu_check(b->d, b->d->memory_allocate(&b->matmul.memory, (size_t)(6 * elements)), "cuMemAlloc", err);
+  int status = GPU_CALL(b->d, memory_allocate, &b->matmul.memory, (size_t)(6 * elements));
   return status ? status : fill(b->d, b->matmul.memory, 2 * elements, pattern, err);
 }
 
@@ -138,15 +137,15 @@ static int launch_one(struct bench *b, int i, struct error *err) {
 
 // One burst; the first of all is not counted.
 static int burst(struct bench *b, int i, int launches, double *ms, int *count, struct error *err) {
-  int status = gpu_check(b->d, b->d->event_record(b->event[0], NULL), "cuEventRecord", err);
+  int status = GPU_CALL(b->d, event_record, b->event[0], NULL);
   for (int l = 0; l < launches && !status; l++) {
     status = launch_one(b, i, err);
-    if (!status) status = gpu_check(b->d, b->d->event_record(b->event[l + 1], NULL), "cuEventRecord", err);
+    if (!status) status = GPU_CALL(b->d, event_record, b->event[l + 1], NULL);
   }
-  if (!status) status = gpu_check(b->d, b->d->event_wait(b->event[launches]), "cuEventSynchronize", err);
+  if (!status) status = GPU_CALL(b->d, event_wait, b->event[launches]);
   for (int l = 0; l < launches && !status && ms; l++) {
     float elapsed = 0;
-    status = gpu_check(b->d, b->d->event_elapsed(&elapsed, b->event[l], b->event[l + 1]), "cuEventElapsedTime", err);
+    status = GPU_CALL(b->d, event_elapsed, &elapsed, b->event[l], b->event[l + 1]);
     ms[(*count)++] = elapsed;
   }
   pause_ms(5);
@@ -159,12 +158,13 @@ static int launches_of(const struct bench *b, int i) {
   return wanted < 4 ? 4 : wanted > MOST_LAUNCHES ? MOST_LAUNCHES : (int)wanted;
 }
 
-static int measure(struct bench *b, struct error *err) {
+static int measure(struct bench *b, const struct gpu_listener *listener, struct error *err) {
   const int all = b->n + (b->matmul.handle != NULL);
   int status = 0;
   for (int round = 0; round <= b->rounds && !status; round++)
     for (int i = 0; i < all && !status; i++) {
       const int which = (i + round) % all;
+      if (listener->tell) listener->tell(listener->context, round ? round : 1, b->rounds, which < b->n ? which : 0);
       double *ms = which < b->n ? b->at[which].ms : b->matmul.ms;
       int *count = which < b->n ? &b->at[which].count : &b->matmul.count;
       status = burst(b, which, round ? launches_of(b, which) : 2, round ? ms : NULL, count, err);
@@ -176,12 +176,10 @@ static int by_value(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
 }
-static double median(double *v, int n) {
-  qsort(v, (size_t)n, sizeof *v, by_value);
-  return n ? v[n / 2] : 0;
-}
+// Of sorted values.
+static double quantile(const double *v, int n, double share) { return n ? v[(int)(share * (n - 1) + 0.5)] : 0; }
 
-static int set_up(struct bench *b, struct error *err) {
+static int set_up(struct bench *b, bool with_matmul, struct error *err) {
   const size_t room = (size_t)b->rounds * MOST_LAUNCHES * sizeof(double);
   uint16_t *pattern = malloc(2 * PATTERN);
   b->at = calloc((size_t)b->n, sizeof *b->at);
@@ -189,10 +187,9 @@ static int set_up(struct bench *b, struct error *err) {
   int status = pattern && b->at && b->matmul.ms ? 0 : fail(err, STROBE_NO_MEMORY, "no memory for timings");
   for (int i = 0; i < b->n && !status; i++)
     if (!(b->at[i].ms = malloc(room))) status = fail(err, STROBE_NO_MEMORY, "no memory for timings");
-  for (int i = 0; i <= MOST_LAUNCHES && !status; i++)
-    status = gpu_check(b->d, b->d->event_create(&b->event[i], 0), "cuEventCreate", err);
+  for (int i = 0; i <= MOST_LAUNCHES && !status; i++) status = GPU_CALL(b->d, event_create, &b->event[i], 0);
   for (int i = 0; i < b->n && !status; i++) status = make_tensors(b, i, pattern, err);
-  if (!status) status = make_matmul(b, pattern, err);
+  if (!status && with_matmul) status = make_matmul(b, pattern, err);
   free(pattern);
   return status;
 }
@@ -210,20 +207,51 @@ static void tear_down(struct bench *b) {
   free(b->at);
 }
 
-int gpu_bench(struct gpu_case *cases, int n, int rounds, struct gpu_ceiling *ceiling, struct error *err) {
+static void summarise(struct bench *b, struct gpu_ceiling *ceiling) {
+  struct matmul *m = &b->matmul;
+  for (int i = 0; i < b->n; i++) {
+    const struct device_case *at = &b->at[i];
+    struct gpu_case *c = &b->cases[i];
+    qsort(at->ms, (size_t)at->count, sizeof *at->ms, by_value);
+    c->best_ms = quantile(at->ms, at->count, 0), c->median_ms = quantile(at->ms, at->count, 0.5);
+    c->p10_ms = quantile(at->ms, at->count, 0.1), c->p90_ms = quantile(at->ms, at->count, 0.9);
+  }
+  qsort(m->ms, (size_t)m->count, sizeof *m->ms, by_value);
+  const double ms = quantile(m->ms, m->count, 0.5);
+  ceiling->tflops = ms > 0 ? 2.0 * MATRIX * MATRIX * MATRIX / ms * 1e-9 : 0;
+}
+
+int gpu_bench(struct gpu_case *cases, int n, int rounds, const struct gpu_listener *listener,
+              struct gpu_ceiling *ceiling, struct error *err) {
   if (n < 1) return 0;
   struct bench b = {.d = gpu_kernel_driver(cases[0].kernel), .cases = cases, .n = n, .rounds = rounds};
   int status = gpu_kernel_enter(cases[0].kernel, err);
   if (status) return status;
-  status = set_up(&b, err);
-  if (!status) status = measure(&b, err);
-  for (int i = 0; i < n && !status; i++) {
-    cases[i].median_ms = median(b.at[i].ms, b.at[i].count);
-    cases[i].best_ms = b.at[i].count ? b.at[i].ms[0] : 0;
-  }
-  const double product_ms = status ? 0 : median(b.matmul.ms, b.matmul.count);
-  ceiling->tflops = product_ms > 0 ? 2.0 * MATRIX * MATRIX * MATRIX / product_ms * 1e-9 : 0;
+  status = set_up(&b, true, err);
+  if (!status) status = measure(&b, listener, err);
+  if (!status) summarise(&b, ceiling);
   tear_down(&b);
   gpu_kernel_leave(cases[0].kernel);
+  return status;
+}
+
+static double now_ms(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
+}
+
+int gpu_first_launch(struct gpu_kernel *k, const struct problem *p, double *ms, struct error *err) {
+  struct gpu_case one = {.kernel = k, .problem = *p};
+  struct bench b = {.d = gpu_kernel_driver(k), .cases = &one, .n = 1, .rounds = 1};
+  int status = gpu_kernel_enter(k, err);
+  if (status) return status;
+  status = set_up(&b, false, err);
+  const double start = now_ms();
+  if (!status) status = gpu_kernel_enqueue(k, &b.at[0].args, err);
+  if (!status) status = GPU_CALL(b.d, stream_wait, NULL);
+  *ms = now_ms() - start;
+  tear_down(&b);
+  gpu_kernel_leave(k);
   return status;
 }

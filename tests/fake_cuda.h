@@ -17,7 +17,7 @@ struct fake_cuda {
   long fail_at;                    // the call that fails, from 1; 0: none
   int error;                       // with this CUresult or nvrtcResult
   int major, devices, nvrtc_major; // compute capability, how many
-  int head_dim, causal;            // of the kernel that is launched (bf16)
+  int head_dim, causal;            // of the kernel that is launched (bf16); 0: memory is counted, and never touched
 };
 
 #endif

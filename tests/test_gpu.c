@@ -253,6 +253,7 @@ static void bench_faults(void **state) {
   struct error err = {0};
   struct gpu_case timed = {.kernel = NULL};
   struct gpu_ceiling ceiling;
+  const struct gpu_listener quiet = {NULL, NULL};
   make(&jobs[0], &i, &c, &t);
   assert_int_equal(gpu_kernel_open(&i, &timed.kernel, &err), 0);
   timed.problem = c.problem;
@@ -261,7 +262,7 @@ static void bench_faults(void **state) {
   for (int status = 1; status && n < 400; n += n < 60 ? 1 : 23) {
     err = (struct error){0};
     fake->calls = 0, fake->fail_at = n, fake->error = 719, *fake->failed = 0;
-    status = gpu_bench(&timed, 1, 2, &ceiling, &err);
+    status = gpu_bench(&timed, 1, 2, &quiet, &ceiling, &err);
     fake->fail_at = 0;
     if (status && !strstr(err.text, fake->failed)) fail_msg("\"%s\" does not name %s", err.text, fake->failed);
     if (!strncmp(fake->failed, "cuMemFree", 9)) break; // the end: what was measured stands
@@ -271,7 +272,7 @@ static void bench_faults(void **state) {
     assert_int_equal(fake->pushed, 0);
   }
   assert_true(n > 40);
-  assert_int_equal(gpu_bench(&timed, 1, 2, &ceiling, &err), 0);
+  assert_int_equal(gpu_bench(&timed, 1, 2, &quiet, &ceiling, &err), 0);
   assert_true(timed.median_ms >= 0.5 && timed.median_ms <= 1);
   gpu_kernel_close(timed.kernel);
   tensors_free(&t);
