@@ -270,7 +270,12 @@ static void run_emitted(void *library, const struct emitted *e, const struct pro
   bytes_function *bytes;
   *(void **)&forward = find(library, e, "_forward");
   *(void **)&bytes = find(library, e, "_bytes");
-  const struct verify_case c = {*p, input_kind_find("normal"), 3, LAYOUT_BNHD, 3, default_scale(&p->spec), NULL};
+  const struct verify_case c = {.problem = *p,
+                                .kind = input_kind_find("normal"),
+                                .seed = 3,
+                                .layout = LAYOUT_BNHD,
+                                .pad = 3,
+                                .scale = default_scale(&p->spec)};
   struct tensors t;
   struct verify_result r;
   assert_int_equal(verify_create(&c, NULL, &t, NULL), 0);
