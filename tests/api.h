@@ -59,7 +59,12 @@ static inline strobe_plan *plan_with(strobe_context *ctx, const char *problem, c
 
 // Random inputs for the plan's problem; outputs and padding poisoned.
 static inline struct verify_case case_of(const strobe_plan *p, enum layout layout, int64_t pad) {
-  return (struct verify_case){p->problem, input_kind_find("normal"), 7, layout, pad, p->scale, NULL};
+  return (struct verify_case){.problem = p->problem,
+                              .kind = input_kind_find("normal"),
+                              .seed = 7,
+                              .layout = layout,
+                              .pad = pad,
+                              .scale = p->scale};
 }
 static inline struct tensors tensors_of(const strobe_plan *p, enum layout layout, int64_t pad) {
   const struct verify_case c = case_of(p, layout, pad);
