@@ -37,8 +37,12 @@ static struct tensors run_case(strobe_context *ctx, const char *problem, const s
   struct error err = {0};
   if (strobe_plan_create(ctx, problem, &o, &plan)) fail_msg("%s: %s", problem, strobe_error());
   if (!config_is_decode(&plan->instance.config)) fail_msg("%s: not the decode kernel", problem);
-  *c = (struct verify_case){plan->problem, input_kind_find(s->kind ? s->kind : "normal"), 7, s->layout, 3, plan->scale,
-                            NULL};
+  *c = (struct verify_case){.problem = plan->problem,
+                            .kind = input_kind_find(s->kind ? s->kind : "normal"),
+                            .seed = 7,
+                            .layout = s->layout,
+                            .pad = 3,
+                            .scale = plan->scale};
   if (verify_create(c, s->allocator, &t, &err)) fail_msg("%s", err.text);
   const struct strobe_io io = io_of(&t);
   assert_ok(strobe_execute(plan, &io));
