@@ -35,7 +35,8 @@ struct test_kernel {
   struct instance instance;
   enum printer printer;
   const struct strobe_kernel *kernel;
-  struct jit_module *module; // NULL: the kernel is compiled in
+  struct jit_module *module; // NULL: the kernel is not libtcc's
+  const char *from;          // then, what compiled it
 };
 
 // ---- what is being run, for a test that ends in a fault: cmocka reports the signal, the teardown where ----
@@ -53,7 +54,7 @@ static inline void set_current(const struct test_kernel *k, const struct verify_
   struct buf text = {0};
   verify_case_print(c, &text);
   buf_str(&text, ", printer ");
-  buf_str(&text, k->module ? printer_names[k->printer] : "builtin");
+  buf_str(&text, k->module ? printer_names[k->printer] : k->from);
   buf_printf(&text, ", %s, ", k->instance.target->name);
   config_print(&k->instance.config, k->instance.target, &text);
   snprintf(current, sizeof current, "%s", text.failed ? "a case" : text.data);

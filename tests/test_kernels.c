@@ -213,7 +213,8 @@ static void compiled_in_kernels_agree_with_the_oracle(void **state) {
   for (int i = 0; i < builtin_count; i++) {
     const struct builtin_kernel *b = &builtin_kernels[i];
     const struct spec s = problem_of(b->spec).spec;
-    struct test_kernel k = {.instance = {.spec = s, .target = target_find("c99")}, .kernel = b->kernel};
+    struct test_kernel k = {
+        .instance = {.spec = s, .target = target_find("c99")}, .kernel = b->kernel, .from = "builtin"};
     config_clear(&k.instance.config);
     assert_int_equal(config_parse(b->config, &k.instance.config, NULL), 0);
     run_shapes(&k, &s, FEW_SHAPES);
