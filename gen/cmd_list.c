@@ -147,11 +147,10 @@ const struct verb verb_list = {
         "this machine can run the target. A SPEC that no target can serve is an answer, not an error.",
     .example =
         "  $ strobe list d100:bf16 d128:bf16 --target sm90a\n"
-        "  target  spec            feasible  here  config, or why not\n"
-        "  sm90a   d100:bf16:full  no        no    head_dim 100 on sm90a: must be a multiple of 64, 64 to 256; 128 is "
-        "the\n"
-        "                                          nearest\n"
-        "  sm90a   d128:bf16:full  yes       no    block_m=128,block_n=176,stages=2,...\n"
+        "  target  spec       feasible  here  config, or why not\n"
+        "  sm90a   d100:bf16  no        no    head_dim 100 on sm90a: must be a multiple of 64, 64 to 256; 128 is the "
+        "nearest\n"
+        "  sm90a   d128:bf16  yes       no    block_m=128,block_n=128,stages=3,...\n"
         "  1 feasible, 1 not",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
