@@ -178,7 +178,7 @@ check: deps
 	@$(MAKE) --no-print-directory BUILD=$(BUILD)-notcc TCC=0 $(WITHOUT_TCC)
 	@$(MAKE) --no-print-directory fuzz N=3000
 	@STROBE_BIN=$(BUILD)/strobe tests/run.sh $(TESTS) $(SANITIZED) $(RACED) $(WITHOUT_TCC)
-tests: all $(TESTS)
+tests: all $(TESTS) $(BUILD)/demo
 
 # What threads share, under ThreadSanitizer.
 RACED := $(addprefix $(BUILD)-tsan/tests/,test_pool test_threads test_churn)
@@ -225,7 +225,7 @@ clean:
 # ---- begin: demo ---------------------------------------------------------------------------------------------------------
 DEMO_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard examples/*.c)))
 $(BUILD)/demo: $(DEMO_OBJ) $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)
-	$(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
+	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) $^ -o $@ $(LIBS)
 # The programs in a make of their own, so that also with -j the packages are there first.
 demo: deps
 	@$(MAKE) --no-print-directory $(BUILD)/strobe $(BUILD)/demo

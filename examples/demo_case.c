@@ -143,7 +143,7 @@ static void compare_o(const struct demo_case *c, const struct config *config, in
                       struct demo_errors *e) {
   const struct spec *s = &c->problem.spec;
   const struct strobe_args *a = &c->tensors.args;
-  const int64_t row = c->rows[i], at = want_at(c, b, h, i), keys = reference_visible(s, a, row);
+  const int64_t row = c->rows[i], at = want_at(c, b, h, i), keys = reference_visible(s, a, b, row);
   const int64_t first = b * a->o.batch_stride + h * a->o.head_stride + row * a->o.row_stride;
   for (int x = 0; x < s->head_dim_v; x++) {
     const double want = c->want.o[at * s->head_dim_v + x], got = dtype_load(s->o, a->o.data, first + x);
@@ -162,7 +162,7 @@ static void compare_lse(const struct demo_case *c, const struct config *config, 
   const struct strobe_args *a = &c->tensors.args;
   const int64_t row = c->rows[i], at = want_at(c, b, h, i);
   const double want = c->want.lse[at], got = a->lse[b * a->lse_batch_stride + h * a->lse_head_stride + row];
-  const double bound = reference_bound_lse(s, config, reference_visible(s, a, row), want, c->want.magnitude[at]);
+  const double bound = reference_bound_lse(s, config, reference_visible(s, a, b, row), want, c->want.magnitude[at]);
   keep_larger(&e->lse, fabs(got - want));
   keep_larger(&e->lse_ratio, fabs(got - want) / bound);
 }

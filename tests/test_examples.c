@@ -56,6 +56,14 @@ static void needs(const char *program) {
   skip();
 }
 
+// What `make demo` runs. It fails if a row is not within its bounds.
+static void the_demo_is_within_its_bounds(void **state) {
+  (void)state;
+  if (shell("CC=cc %s/demo %s/strobe %s/emitted examples/data > %s/log 2>&1 || { cat %s/log; exit 1; }", build, build,
+            work, work, work))
+    fail_msg("the demo failed");
+}
+
 static void embed_plans_and_executes(void **state) {
   (void)state;
   needs("pkg-config");
@@ -110,6 +118,7 @@ static void cmake_writes_kernels_during_the_build(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(the_demo_is_within_its_bounds),
       cmocka_unit_test(embed_plans_and_executes),
       cmocka_unit_test(vendored_needs_no_strobe),
       cmocka_unit_test(cmake_writes_kernels_during_the_build),
