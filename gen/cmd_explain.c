@@ -318,6 +318,7 @@ static void print_json(const struct explained *e, struct buf *out) {
   json_number(&j, "cache_bytes", e->cached_bytes, 12);
   json_number(&j, "unfused_elements", e->unfused_elements, 12);
   json_number(&j, "unfused_bytes", e->unfused_bytes, 12);
+  if (e->instance.target->family == FAMILY_CUDA) cuda_explain_json(&e->instance, &e->problem, &j);
   json_end(&j);
 }
 

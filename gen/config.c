@@ -10,13 +10,13 @@ const struct exp_info exp_table[EXP_COUNT] = {
 
 const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_BLOCK_M] = {"block_m", FAMILY_ANY, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64 (avx2: 8, 16, 24 or 32)",
-                     "query rows of a tile, one query per lane"},
+                     "query rows of a tile (CPU: one query per lane)"},
     [CFG_BLOCK_N] = {"block_n", FAMILY_ANY, "a multiple of 16 (of 32 with bf16), up to 512",
                      "key rows of a KV block: one running maximum and one rescale per block"},
     [CFG_TILE_N] = {"tile_n", FAMILY_CPU, "1 to 8, a divisor of block_n; even with bf16",
                     "key rows (QK) or head_dim_v columns (PV) of a register tile"},
     [CFG_STAGES] = {"stages", FAMILY_ANY, "1 or 2",
-                    "2: softmax of one tile is interleaved with QK of the next; 1: in turn"},
+                    "K/V tiles in flight: CPU 2 (softmax of one under QK of the next) or 1, CUDA the rings' length"},
     [CFG_UNROLL] = {"unroll", FAMILY_CPU,
                     "auto, full or a divisor of head_dim rounded up to a multiple of 4; even with bf16",
                     "head_dim steps of QK that are straight-line code"},

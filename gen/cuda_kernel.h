@@ -2,6 +2,7 @@
 #ifndef STROBE_GEN_CUDA_KERNEL_H
 #define STROBE_GEN_CUDA_KERNEL_H
 
+#include "json.h"
 #include "kernel.h"
 #include "template.h"
 
@@ -37,7 +38,27 @@ int cuda_kernel_render(const struct instance *i, const struct render_options *o,
 // Appends the declarations of the header that goes with it: kernel_abi.h and SYMBOL_launch.
 void cuda_header(const struct instance *i, const char *symbol, struct buf *out);
 
+// Shared memory in order; a row of rows x columns elements is one of `buffers`.
+struct cuda_region {
+  const char *name;
+  int at, bytes, buffers, rows, columns;
+  const char *what;
+};
+struct cuda_barrier {
+  const char *name;     // as in the emitted text
+  int number, arrivals; // arrivals complete a phase
+  const char *completes;
+};
+enum { CUDA_REGIONS = 5, CUDA_BARRIERS = 9 };
+int cuda_regions(const struct instance *i, const struct cuda_kernel *k, struct cuda_region out[CUDA_REGIONS]);
+int cuda_barriers(const struct instance *i, const struct cuda_kernel *k, struct cuda_barrier out[CUDA_BARRIERS]);
+// Microseconds that a complete problem keeps all tensor cores, all exp2 units of an H100 SXM busy.
+double cuda_ideal_tensor_us(const struct problem *p);
+double cuda_ideal_exp2_us(const struct problem *p);
+
 // Appends shared-memory map, barrier table, register budget and, with a complete problem, the ideal time.
 void cuda_explain(const struct instance *i, const struct problem *p, struct buf *out);
+void cuda_explain_json(const struct instance *i, const struct problem *p,
+                       struct json *j); // the same, as a member "cuda"
 
 #endif

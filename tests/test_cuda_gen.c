@@ -351,6 +351,65 @@ static void text(void **state) {
   }
 }
 
+// What explain says, against the text: bytes of regions, arrivals of barriers, registers, threads.
+static int constant(const char *text, const char *name) {
+  char pattern[40];
+  snprintf(pattern, sizeof pattern, "  %s = ", name);
+  const char *at = strstr(text, pattern);
+  if (!at) snprintf(pattern, sizeof pattern, " %s = ", name), at = strstr(text, pattern);
+  if (!at) fail_msg("no %s", name);
+  return atoi(at + strlen(pattern));
+}
+
+static void explained(void **state) {
+  (void)state;
+  for (int n = 0; n < N_DEFAULTS; n++) {
+    struct instance i;
+    struct cuda_kernel k;
+    struct cuda_region r[CUDA_REGIONS];
+    struct cuda_barrier b[CUDA_BARRIERS];
+    struct buf text = render(defaults[n], NULL, &i);
+    char line[96];
+    cuda_derive(&i, &k);
+    const int regions = cuda_regions(&i, &k, r), barriers = cuda_barriers(&i, &k, b);
+    static const char *const names[] = {"Q_TILE", "K_RING", "V_RING", "K_FULL", "TILE_INFO"};
+    int bytes = 0, mbarriers = 0;
+    for (int x = 0; x < regions; x++) {
+      assert_int_equal(constant(text.data, names[x]), r[x].at);
+      assert_int_equal(r[x].at, bytes);
+      if (r[x].rows) assert_int_equal(r[x].bytes, 2 * r[x].buffers * r[x].rows * r[x].columns);
+      bytes += r[x].bytes;
+    }
+    assert_int_equal(bytes, k.shared_bytes);
+    assert_int_equal(constant(text.data, "SHARED_BYTES"), bytes);
+    assert_true(bytes <= CUDA_SHARED_LIMIT);
+    for (int x = 0; x < barriers; x++) {
+      snprintf(line, sizeof line, "barrier_init(smem + %s + 8 * i, %d);", b[x].name, b[x].arrivals);
+      if (!strstr(text.data, line)) fail_msg("%s: no %s", defaults[n], line);
+      const char *loop = strstr(text.data, line), *head = loop;
+      while (strncmp(head, "for (int i = 0; i < ", 20)) head--;
+      assert_int_equal(atoi(head + 20), b[x].number);
+      mbarriers += b[x].number;
+    }
+    assert_int_equal(count(strstr(text.data, "DEVICE void init_barriers"), "barrier_init(smem"), barriers);
+    assert_true(8 * mbarriers <= r[3].bytes);
+    snprintf(line, sizeof line, "setmaxnreg.dec.sync.aligned.u32 %d;", k.producer_regs);
+    assert_non_null(strstr(text.data, line));
+    snprintf(line, sizeof line, "setmaxnreg.inc.sync.aligned.u32 %d;", k.consumer_regs);
+    assert_non_null(strstr(text.data, line));
+    snprintf(line, sizeof line, "__launch_bounds__(%d, 1)", k.threads);
+    assert_non_null(strstr(text.data, line));
+    assert_true(128 * (k.producer_regs + k.warpgroups * k.consumer_regs) <= 65536);
+    buf_free(&text);
+  }
+  struct problem p;
+  struct error err = {0};
+  assert_int_equal(problem_parse("d128:bf16:b1h16q4096k4096", &p, &err), 0);
+  assert_int_equal(problem_complete(&p, &err), 0);
+  assert_float_equal(cuda_ideal_tensor_us(&p), 4.0 * 16 * 4096 * 4096 * 128 / 989.4e12 * 1e6, 0.05);
+  assert_float_equal(cuda_ideal_exp2_us(&p), 16.0 * 4096 * 4096 / (16 * 132 * 1.83e9) * 1e6, 0.05);
+}
+
 static void refusals(void **state) {
   (void)state;
   static const struct {
@@ -475,9 +534,10 @@ static void spilling(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(descriptors), cmocka_unit_test(fragments),  cmocka_unit_test(protocol),
-      cmocka_unit_test(text),        cmocka_unit_test(refusals),   cmocka_unit_test(report),
-      cmocka_unit_test(compiled),    cmocka_unit_test(serialised), cmocka_unit_test(spilling)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(descriptors), cmocka_unit_test(fragments),
+                                     cmocka_unit_test(protocol),    cmocka_unit_test(text),
+                                     cmocka_unit_test(explained),   cmocka_unit_test(refusals),
+                                     cmocka_unit_test(report),      cmocka_unit_test(compiled),
+                                     cmocka_unit_test(serialised),  cmocka_unit_test(spilling)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
