@@ -1,10 +1,8 @@
 #include "cmd.h"
+#include "cmd_bench_case.h"
 #include "plot.h"
 #include "scan.h"
 
-#include "../runtime/cpu.h"
-#include "../runtime/inputs.h"
-#include "../runtime/plan.h"
 #include "../runtime/probe.h"
 
 #include <stdlib.h>
@@ -13,7 +11,7 @@
 enum { THREADS_MAX = 1024 };
 
 struct bench_options {
-  const char *target, *set, *kv_lens, *plot;
+  const char *target, *set, *kv_lens, *plot, *only;
   int backend, layout, suite, dtype;
   int64_t runs, threads, seed;
   bool json, csv, jit;
@@ -21,9 +19,12 @@ struct bench_options {
 
 #define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
 static const struct option_row rows[] = {
-    ROW(OPT_CHOICE, suite, .name = "suite", .value = "hopper",
-        .about = "the grid of the FlashAttention-3 paper, instead of PROBLEM (default target: sm90a)"),
-    ROW(OPT_CHOICE, dtype, .name = "dtype", .value = "bf16|f16", .about = "of a suite (default: bf16)"),
+    ROW(OPT_CHOICE, suite, .name = "suite", .value = "hopper|cpu",
+        .about = "instead of PROBLEM. hopper: the grid of the FlashAttention-3 paper (default target: sm90a); cpu: "
+                 "prefill, decode and two threads beside what they are meant to reach"),
+    ROW(OPT_TEXT, only, .name = "only", .value = "TEXT",
+        .about = "of --suite cpu the rows whose problem or target contains TEXT"),
+    ROW(OPT_CHOICE, dtype, .name = "dtype", .value = "bf16|f16", .about = "of --suite hopper (default: bf16)"),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
         .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
@@ -51,28 +52,6 @@ static void defaults(void *options) {
   o->seed = NO_SEED;
 }
 
-enum {
-  DECODE_ROWS = 16, // up to this many query rows a kernel is held against reading
-  MOST_COPIES = 512
-};
-static const double cold_bytes = 256e6;            // read before a tensor is read again, if it is held against reading
-static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the probe on either side of it
-
-// One problem: its tensors, plan, and what was measured.
-struct bench_case {
-  struct problem problem;
-  int64_t *kv_lens;            // NULL: all kv_len
-  const struct target *target; // what the peak is of
-  struct tensors *tensors; // copies of one set, taken in turn: a decode step finds K and V in memory, not in a cache
-  int64_t copies, next;
-  strobe_plan *plan;
-  struct strobe_plan_info info;
-  void *workspace;
-  struct probe_reader **readers;  // one per thread; NULL: held against arithmetic
-  int64_t repeats;                // executions of a burst
-  double *seconds, *peak, *ratio; // of each run; peak in GFLOP/s or GB/s
-};
-
 struct bench {
   const struct bench_options *opt;
   strobe_context *ctx;
@@ -80,178 +59,36 @@ struct bench {
   int n;
 };
 
-// ---- work ----
-
-// Bytes that must move at least: every tensor once.
-static double least_bytes(const struct bench_case *c) {
-  const struct problem *p = &c->problem;
-  const struct spec *s = &p->spec;
-  double keys = c->kv_lens ? 0 : (double)p->batch * (double)p->kv_len;
-  for (int64_t b = 0; b < p->batch && c->kv_lens; b++) keys += (double)c->kv_lens[b];
-  const double q = (double)(p->batch * p->heads) * (double)p->q_len, k = (double)p->heads_kv * keys;
-  return q * (s->head_dim * dtype_table[s->q].bytes + s->head_dim_v * dtype_table[s->o].bytes) +
-         k * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
-}
-
-static double work_of(const struct bench_case *c) { // GFLOP or GB of one execution, as the peak counts
-  return 1e-9 * (c->readers ? least_bytes(c) : problem_flops_lens(&c->problem, c->kv_lens));
-}
-
-struct peak_call {
-  const struct bench_case *c;
-  double *rate; // of each thread
-};
-
-static void peak_body(void *arg, int64_t first, int64_t last, int worker) {
-  const struct peak_call *p = arg;
-  const struct bench_case *c = p->c;
-  (void)worker;
-  for (int64_t i = first; i < last; i++)
-    p->rate[i] =
-        c->readers ? probe_reader_run(c->readers[i], probe_ms) : probe_compute(&c->problem.spec, c->target, probe_ms);
-}
-
-// On the threads that run the kernel: others would have to come and go between the two.
-static double peak_of(const struct bench_case *c, int threads) {
-  double rate[THREADS_MAX], sum = 0;
-  struct peak_call call = {c, rate};
-  const struct parallel *parallel = &c->plan->context->parallel;
-  parallel->run(parallel->context, threads, peak_body, &call);
-  for (int i = 0; i < threads; i++) sum += rate[i];
-  return sum;
-}
-
-static int burst(struct bench_case *c, int64_t repeats, double *seconds, struct error *err) {
-  int status = STROBE_OK;
-  const double start = probe_clock();
-  for (int64_t i = 0; i < repeats && !status; i++) {
-    const struct strobe_io io = cmd_io(&c->tensors[c->next].args, c->workspace);
-    c->next = (c->next + 1) % c->copies;
-    status = strobe_execute(c->plan, &io);
-  }
-  *seconds = (probe_clock() - start) / (double)repeats;
-  return cmd_api_error((enum strobe_status)status, err);
-}
-
-// ---- setting up ----
-
 static uint64_t seed_of(const struct bench_options *o) { return o->seed == NO_SEED ? DEFAULT_SEED : (uint64_t)o->seed; }
 
-static int make_readers(struct bench_case *c, int threads, struct error *err) {
-  c->readers = calloc((size_t)threads, sizeof(struct probe_reader *));
-  if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
-  // As much as the kernel reads in a turn of the copies, so that both find it in the same cache, or in none.
-  const size_t bytes = (size_t)(least_bytes(c) * (double)c->copies / threads) + 1;
-  int status = 0;
-  for (int i = 0; i < threads && !status; i++) status = probe_reader_create(bytes, 2, &c->readers[i], err);
-  return status;
+static struct bench_case_options case_options(const struct bench_options *o) {
+  return (struct bench_case_options){.target = o->target,
+                                     .set = o->set,
+                                     .backend = cmd_backend_name(o->backend),
+                                     .kv_lens = o->kv_lens,
+                                     .layout = o->layout ? (enum layout)(o->layout - 1) : LAYOUT_BNHD,
+                                     .runs = o->runs,
+                                     .threads = (int)o->threads,
+                                     .seed = seed_of(o)};
 }
 
-static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed, struct error *err) {
-  const bool cold = c->problem.q_len <= DECODE_ROWS;
-  const double copies = cold ? cold_bytes / least_bytes(c) + 1 : 1;
-  c->copies = copies > MOST_COPIES ? MOST_COPIES : (int64_t)copies;
-  c->tensors = calloc((size_t)c->copies, sizeof *c->tensors);
-  if (!c->tensors) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
-  int status = 0;
-  for (int64_t i = 0; i < c->copies && !status; i++) {
-    struct tensors *t = &c->tensors[i];
-    status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, t, err);
-    t->args.kv_lens = c->kv_lens;
-    t->args.kv_lens_bytes = sizeof *c->kv_lens;
-    if (!status && !i) status = inputs_fill(&c->problem.spec, &t->args, input_kind_find("normal"), seed, err);
-    for (int part = TENSOR_Q; part <= TENSOR_V && i && !status; part++)
-      memcpy(t->memory[part], c->tensors->memory[part], t->bytes[part]);
-  }
-  return status;
-}
-
-static int set_up(struct bench *b, struct bench_case *c, const char *text, struct error *err) {
-  const struct bench_options *o = b->opt;
-  int status = problem_parse(text, &c->problem, err);
-  if (!status) status = problem_complete(&c->problem, err);
-  if (!status) status = cmd_kv_lens(o->kv_lens, &c->problem, &c->kv_lens, err);
-  if (!status && problem_flops_lens(&c->problem, c->kv_lens) <= 0)
-    status = fail(err, STROBE_INVALID,
-                  "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
-  if (!status) status = cmd_target_here(o->target, &c->problem.spec, &c->target, err);
-  if (!status) status = spec_supported(&c->problem.spec, c->target, err);
-  const struct cmd_plan request = {
-      .problem = &c->problem, .target = o->target, .config = o->set, .backend = cmd_backend_name(o->backend)};
-  if (!status) status = cmd_plan(b->ctx, &request, &c->plan, &c->info, err);
-  const enum layout layout = o->layout ? (enum layout)(o->layout - 1) : LAYOUT_BNHD;
-  if (!status) status = make_tensors(c, layout, seed_of(o), err);
-  if (status) return status;
-  c->workspace = aligned_alloc(64, (strobe_workspace_bytes(c->plan) + 64) / 64 * 64);
-  c->seconds = calloc((size_t)o->runs, 3 * sizeof *c->seconds);
-  if (!c->workspace || !c->seconds) return fail(err, STROBE_NO_MEMORY, "no memory for the measurements");
-  c->peak = c->seconds + o->runs;
-  c->ratio = c->peak + o->runs;
-  if (c->problem.q_len <= DECODE_ROWS) status = make_readers(c, (int)o->threads, err);
-  double once = 0;
-  for (int64_t i = 0; i < c->copies && !status; i++) status = burst(c, 1, &once, err); // touches every page
-  if (!status) status = burst(c, 1, &once, err);
-  c->repeats = once < burst_s ? (int64_t)(burst_s / (once > 1e-7 ? once : 1e-7)) + 1 : 1;
-  return status;
-}
-
-static void tear_down(struct bench *b) {
-  for (int i = 0; i < b->n; i++) {
-    struct bench_case *c = &b->cases[i];
-    for (int64_t t = 0; c->readers && t < b->opt->threads; t++) probe_reader_free(c->readers[t]);
-    free(c->readers);
-    strobe_plan_destroy(c->plan);
-    for (int64_t t = 0; c->tensors && t < c->copies; t++) tensors_free(&c->tensors[t]);
-    free(c->tensors);
-    free(c->kv_lens);
-    free(c->workspace);
-    free(c->seconds);
-  }
-  free(b->cases);
-  strobe_context_destroy(b->ctx);
-}
-
-// ---- measuring ----
-
-// Rounds over all problems, so that a slow minute of the machine meets all of them; the peak is taken before and after
-// each burst.
+// Rounds over all problems, so that a slow minute of the machine meets all of them.
 static int measure(struct bench *b, struct error *err) {
-  const int threads = (int)b->opt->threads;
   struct progress progress = cmd_progress_begin();
   int status = 0;
   for (int64_t run = 0; run < b->opt->runs && !status; run++)
     for (int i = 0; i < b->n && !status; i++) {
-      struct bench_case *c = &b->cases[i];
       cmd_progress(&progress, "round %lld of %lld, problem %d of %d", (long long)run + 1, (long long)b->opt->runs,
                    i + 1, b->n);
-      const double before = peak_of(c, threads);
-      status = burst(c, c->repeats, &c->seconds[run], err);
-      c->peak[run] = (before + peak_of(c, threads)) / 2;
-      c->ratio[run] = work_of(c) / c->seconds[run] / c->peak[run];
+      status = bench_case_burst(&b->cases[i], err);
     }
   cmd_progress_end(&progress);
   return status;
 }
 
-struct summary {
-  double ms, gflops, gbs, peak, percent, spread; // spread: (slowest - fastest) / median time, per cent
-  const char *unit;
-};
-
-static struct summary summarise(struct bench_case *c, int n) {
-  const double seconds = cmd_median(c->seconds, n); // sorts
-  return (struct summary){.ms = 1e3 * seconds,
-                          .gflops = 1e-9 * problem_flops_lens(&c->problem, c->kv_lens) / seconds,
-                          .gbs = 1e-9 * least_bytes(c) / seconds,
-                          .peak = cmd_median(c->peak, n),
-                          .percent = 100 * cmd_median(c->ratio, n),
-                          .spread = 100 * (c->seconds[n - 1] - c->seconds[0]) / seconds,
-                          .unit = c->readers ? "GB/s" : "GFLOP/s"};
-}
-
 // ---- reporting ----
 
-static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct summary *m,
+static void add_json(struct json *j, const struct bench *b, const struct bench_case *c, const struct bench_summary *m,
                      const char *problem) {
   json_object(j, NULL);
   json_string(j, "problem", problem);
@@ -275,13 +112,13 @@ static void add_json(struct json *j, const struct bench *b, const struct bench_c
   json_end(j);
 }
 
-static void add_row(struct table *t, const struct bench_case *c, const struct summary *m, const char *problem) {
+static void add_row(struct table *t, const struct bench_case *c, const struct bench_summary *m, const char *problem) {
   table_cell(t, CELL_PLAIN, "%s", problem);
   table_cell(t, CELL_PLAIN, "%s", c->info.target);
   table_cell(t, CELL_PLAIN, "%s", c->info.config);
   table_cell(t, CELL_PLAIN, "%s", c->info.backend);
   table_cell(t, CELL_PLAIN, "%.4g", m->ms);
-  table_cell(t, CELL_PLAIN, "%.1f", c->readers ? m->gbs : m->gflops);
+  table_cell(t, CELL_PLAIN, "%.1f", m->rate);
   table_cell(t, CELL_PLAIN, "%.1f", m->peak);
   table_cell(t, CELL_PLAIN, "%s", m->unit);
   table_cell(t, CELL_GOOD, "%.1f", m->percent);
@@ -299,7 +136,7 @@ static int report(struct bench *b, struct error *err) {
   for (int i = 0; i < b->n; i++) {
     struct bench_case *c = &b->cases[i];
     struct buf problem = {0};
-    const struct summary m = summarise(c, (int)b->opt->runs);
+    const struct bench_summary m = bench_case_summary(c);
     problem_print(&c->problem, &problem);
     out.failed |= problem.failed;
     if (!problem.failed && b->opt->json) add_json(&j, b, c, &m, problem.data);
@@ -323,8 +160,8 @@ static int draw(const struct bench *b, struct error *err) {
   if (!bars) return fail(err, STROBE_NO_MEMORY, "no memory for a plot");
   for (int i = 0; i < b->n; i++) {
     struct bench_case *c = &b->cases[i];
-    const struct summary m = summarise(c, (int)b->opt->runs);
-    bars[i] = (struct plot_bar){&c->problem, c->info.target, m.unit, c->readers ? m.gbs : m.gflops};
+    const struct bench_summary m = bench_case_summary(c);
+    bars[i] = (struct plot_bar){&c->problem, c->info.target, m.unit, m.rate};
   }
   const struct plot p = {.bars = bars, .n = b->n, .title = "Attention, forward"};
   const int status = plot_write(b->opt->plot, &p, err);
@@ -332,16 +169,32 @@ static int draw(const struct bench *b, struct error *err) {
   return status;
 }
 
+enum { SUITE_HOPPER = 1, SUITE_CPU };
+
 static int check_operands(const struct command *c, const struct bench_options *o, struct error *err) {
   if (o->suite && c->n_operands)
     return fail(err, STROBE_INVALID, "bench: PROBLEM \"%s\" and --suite: only one of them is allowed",
                 quote(slice_of(c->operands[0])).text);
   if (!o->suite && !c->n_operands)
-    return fail(
-        err, STROBE_INVALID,
-        "bench: PROBLEM... is missing; usage: strobe bench PROBLEM... [OPTION]..., or strobe bench --suite hopper");
-  if (o->dtype && !o->suite)
-    return fail(err, STROBE_INVALID, "--dtype without --suite: the dtype is part of PROBLEM; leave it out");
+    return fail(err, STROBE_INVALID,
+                "bench: PROBLEM... is missing; usage: strobe bench PROBLEM... [OPTION]..., or strobe bench --suite "
+                "hopper, or --suite cpu");
+  if (o->dtype && o->suite != SUITE_HOPPER)
+    return fail(err, STROBE_INVALID, "--dtype without --suite hopper: the dtype is part of the problem; leave it out");
+  if (o->only && o->suite != SUITE_CPU)
+    return fail(err, STROBE_INVALID, "--only without --suite cpu: there are no rows to choose from; leave it out");
+  return 0;
+}
+
+// What the rows of --suite cpu say themselves.
+static int check_cpu_suite(const struct bench_options *o, struct error *err) {
+  const struct {
+    const char *name;
+    bool given;
+  } refused[] = {{"--threads", o->threads != 1}, {"--kv-lens", o->kv_lens}, {"--jit", o->jit}};
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+    if (refused[i].given)
+      return fail(err, STROBE_INVALID, "%s with --suite cpu: its rows are fixed; leave it out", refused[i].name);
   return 0;
 }
 
@@ -360,18 +213,21 @@ static int check_flags(const struct bench_options *o, bool gpu, struct error *er
 
 static int run_cpu(char *const *problems, int n, const struct bench_options *o, struct error *err) {
   struct bench b = {.opt = o};
+  const struct bench_case_options each = case_options(o);
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = (int)o->threads};
   int status = cmd_api_error(strobe_context_create(&workers, &b.ctx), err);
   if (!status && !(b.cases = calloc((size_t)n, sizeof *b.cases)))
     status = fail(err, STROBE_NO_MEMORY, "no memory for %d problems", n);
   for (int i = 0; i < n && !status; i++) {
     b.n++;
-    status = set_up(&b, &b.cases[i], problems[i], err);
+    status = bench_case_open(b.ctx, problems[i], &each, &b.cases[i], err);
   }
   if (!status) status = measure(&b, err);
   if (!status && o->plot) status = draw(&b, err);
   if (!status) status = report(&b, err);
-  tear_down(&b);
+  for (int i = 0; i < b.n; i++) bench_case_close(&b.cases[i]);
+  free(b.cases);
+  strobe_context_destroy(b.ctx);
   return status;
 }
 
@@ -383,18 +239,28 @@ static int run_problems(char *const *problems, int n, const struct bench_options
   return gpu ? bench_gpu(problems, n, &on_gpu, err) : run_cpu(problems, n, o, err);
 }
 
+static int run_hopper(const struct bench_options *o, const struct target *gpu, struct error *err) {
+  struct bench_problems suite = {NULL, NULL, 0};
+  int status = bench_suite(o->dtype == 2 ? "f16" : "bf16", &suite, err);
+  if (!status) status = run_problems(suite.text, suite.n, o, gpu, err);
+  bench_problems_free(&suite);
+  return status;
+}
+
 static int run(const struct command *c, struct error *err) {
   const struct bench_options *o = c->options;
-  const char *name = o->target ? o->target : o->suite ? "sm90a" : NULL;
+  const char *name = o->target ? o->target : o->suite == SUITE_HOPPER ? "sm90a" : NULL;
   const struct target *gpu = name ? target_find(name) : NULL;
-  struct bench_problems suite = {NULL, NULL, 0};
   if (gpu && gpu->family != FAMILY_CUDA) gpu = NULL;
   int status = check_operands(c, o, err);
   if (!status) status = check_flags(o, gpu != NULL, err);
-  if (!status && o->suite) status = bench_suite(o->dtype == 2 ? "f16" : "bf16", &suite, err);
-  if (!status)
-    status = run_problems(o->suite ? suite.text : c->operands, o->suite ? suite.n : c->n_operands, o, gpu, err);
-  bench_problems_free(&suite);
+  if (!status && o->suite == SUITE_CPU) {
+    const struct bench_cpu_options cpu = {case_options(o), o->only, o->plot, o->json, o->csv};
+    status = check_cpu_suite(o, err);
+    if (!status) status = bench_cpu(&cpu, err);
+  } else if (!status) {
+    status = o->suite ? run_hopper(o, gpu, err) : run_problems(c->operands, c->n_operands, o, gpu, err);
+  }
   return status ? 2 : 0;
 }
 
@@ -406,7 +272,10 @@ const struct verb verb_bench = {
                "of reads. Then the\n"
                "kernel takes copies of its tensors in turn, 256 MB of them, and the reads go over as much. percent is "
                "the median\n"
-               "over runs of rate / peak beside it; spread is (slowest - fastest) / median.",
+               "over runs of rate / peak beside it; spread is (slowest - fastest) / median. --suite cpu: resolve is "
+               "what a row "
+               "has to reach,\n"
+               "aim what it ought to, on a core with AVX-512 and bf16 dot products.",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

@@ -101,8 +101,8 @@ static int draw(const struct gpu_session *s, struct error *err) {
     const struct gpu_case *c = &s->cases[i];
     bars[i] = (struct plot_bar){&c->problem, c->instance.target->name, "TFLOP/s", tflops(c, c->median_ms)};
   }
-  const struct plot p = {bars, s->n, "Attention, forward", s->ceiling.tflops,
-                         "matrix product of cuBLAS, bf16 8192 cubed"};
+  const struct plot p = {
+      bars, s->n, "Attention, forward", {{s->ceiling.tflops, "matrix product of cuBLAS, bf16 8192 cubed"}}};
   const int status = plot_write(s->o->plot, &p, err);
   free(bars);
   return status;

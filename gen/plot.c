@@ -20,6 +20,8 @@ enum {
   FOOT = 44
 };
 static const char *const colours[] = {"#3b6fb6", "#e08a2e", "#4a9d5b", "#b4473f", "#7d62a8", "#7a6a5c"};
+enum { LINES = sizeof((struct plot *)0)->lines / sizeof(struct plot_line) };
+static const char *const dashes[LINES] = {"5 4", "2 3"};
 
 // Distinct labels, in order of appearance.
 struct labels {
@@ -123,10 +125,11 @@ static void draw_panel(struct sheet *s, int panel) {
   for (int i = 0; i < p->n; i++)
     if (panel_of(&s->panels, &p->bars[i]) == panel)
       draw_bar(s, &p->bars[i], group_of(&s->groups, &p->bars[i]), series_of(&s->series, &p->bars[i]));
-  if (p->ceiling > 0)
-    buf_printf(&s->out,
-               "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#333333\" stroke-dasharray=\"5 4\"/>\n",
-               LEFT, y_of(s, p->ceiling), s->panel_width - 12, y_of(s, p->ceiling));
+  for (int i = 0; i < LINES; i++)
+    if (p->lines[i].value > 0)
+      buf_printf(&s->out,
+                 "<line x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\" stroke=\"#333333\" stroke-dasharray=\"%s\"/>\n",
+                 LEFT, y_of(s, p->lines[i].value), s->panel_width - 12, y_of(s, p->lines[i].value), dashes[i]);
   buf_str(&s->out, "</g>\n");
 }
 
@@ -139,17 +142,22 @@ static void draw_legend(struct sheet *s) {
     add_text(&s->out, x + 17, 55, "", s->series.text[i]);
     x += 40 + 8 * (double)strlen(s->series.text[i]);
   }
-  if (s->plot->ceiling <= 0) return;
-  snprintf(text, sizeof text, "%s: %.0f", s->plot->ceiling_name, s->plot->ceiling);
-  buf_printf(&s->out,
-             "<line x1=\"%.1f\" y1=\"50\" x2=\"%.1f\" y2=\"50\" stroke=\"#333333\" stroke-dasharray=\"5 4\"/>\n", x,
-             x + 24);
-  add_text(&s->out, x + 30, 55, "", text);
+  if (s->plot->lines[1].value > 0) x = LEFT;
+  const int y = s->plot->lines[1].value > 0 ? 68 : 50; // two do not fit beside the series
+  for (int i = 0; i < LINES; i++) {
+    if (s->plot->lines[i].value <= 0) continue;
+    snprintf(text, sizeof text, "%s: %.0f", s->plot->lines[i].name, s->plot->lines[i].value);
+    buf_printf(&s->out,
+               "<line x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\" stroke=\"#333333\" stroke-dasharray=\"%s\"/>\n", x, y,
+               x + 24, y, dashes[i]);
+    add_text(&s->out, x + 30, y + 5, "", text);
+    x += 48 + 8 * (double)strlen(text);
+  }
 }
 
 static void draw(struct sheet *s) {
   const struct plot *p = s->plot;
-  s->top = p->ceiling;
+  for (int i = 0; i < LINES; i++) s->top = fmax(s->top, p->lines[i].value);
   for (int i = 0; i < p->n; i++) {
     panel_of(&s->panels, &p->bars[i]), group_of(&s->groups, &p->bars[i]), series_of(&s->series, &p->bars[i]);
     s->top = p->bars[i].value > s->top ? p->bars[i].value : s->top;

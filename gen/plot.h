@@ -11,12 +11,17 @@ struct plot_bar {
   double value;
 };
 
+// A dashed line over every panel.
+struct plot_line {
+  double value;
+  const char *name;
+};
+
 struct plot {
   const struct plot_bar *bars;
   int n;
   const char *title;
-  double ceiling; // a dashed line over every panel; 0: none
-  const char *ceiling_name;
+  struct plot_line lines[2]; // value 0: none
 };
 
 // Writes an SVG file, whole or not at all. STROBE_INVALID (bars of different units), STROBE_IO, STROBE_NO_MEMORY.

@@ -57,6 +57,9 @@ static void json_parses(void **state) {
                               "\"verdict\", \"detail\"} for c in d[\"checks\"])");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --jit --json", "d[0][\"total_ms\"] >= 0");
+  json_holds("bench --suite cpu --only d128:f32:causal:b1h8q512 --runs 1 --json",
+             "len(d) == 1 and d[0][\"resolve\"] == 86 and d[0][\"aim\"] == 89 and d[0][\"measured\"] > 0 and "
+             "(d[0][\"measured\"] >= 86) == (d[0][\"reached\"] != \"no\")");
   json_holds("emit d32:f32 --target c99 -o out --json", "d[\"changed\"] is True");
 }
 
