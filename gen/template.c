@@ -197,6 +197,7 @@ static int include(struct render *r, const struct frame *f, int line) {
   int status = expr_parse(&e, &name), scope = r->n_bindings;
   if (status) return status;
   if (!name.is_string) return fail(r->err, STROBE_INVALID, "$include is written: $include \"file\" with A = 1, B = 2");
+  if (memchr(name.text, 0, name.len)) return fail(r->err, STROBE_INVALID, "$include: NUL in the name of a file");
   bool more = expr_take(&e, "with");
   while (more && !status) {
     const char *argument;
