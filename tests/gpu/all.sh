@@ -13,6 +13,7 @@ strobe=$1 folder=$2 data=${3-} here=$(dirname "$0") log=$(mktemp)
   done
   "$strobe" verify d128:bf16:b2h4/2q70k0 d64:f16:causal:b1h2q9k0 --target sm90a
   [ -z "$data" ] || python3 "$here/files.py" "$strobe" "$data"
+  "$folder/owned"
   "$strobe" bench --jit --runs 5 d64:bf16 d128:bf16 d128:bf16:causal d256:bf16:causal --target sm90a
   "$strobe" bench --suite hopper --runs 5 --plot "$folder/hopper.svg"
   python3 "$here/run.py" "$folder" check 2

@@ -48,6 +48,27 @@ def build(strobe, folder, spec, config, use):
         "dtype": fields[1], "causal": int("causal" in fields), "use": use, "softmax": "classical" if "classical" in config else ""})
 
 
+SET = """d64:bf16:causal target=sm90a,c99
+d128:bf16 target=sm90a,c99
+d128:f16 target=sm90a,c99
+d256:bf16:causal target=sm90a,c99
+"""
+
+
+def build_owned(strobe, folder):
+    """The set that owned.cu calls, as another project would build it: folder/owned, which needs the driver only."""
+    here, emitted = os.path.dirname(os.path.abspath(__file__)), os.path.join(folder, "set")
+    os.makedirs(emitted, exist_ok=True)
+    listed = os.path.join(folder, "kernels.txt")
+    with open(listed, "w") as f:
+        f.write(SET)
+    subprocess.run([strobe, "emit", "--set-file", listed, "--name", "own", "-o", emitted], check=True, stdout=subprocess.DEVNULL)
+    sources = sorted(os.path.join(emitted, f) for f in os.listdir(emitted) if f.endswith((".c", ".cu")))
+    subprocess.run(["nvcc", "-std=c++17", "-O3", *FLAGS, "-DOWN_WITH_CUDA", "-cudart", "static", "-I", emitted, "-o",
+                    os.path.join(folder, "owned"), *sources, os.path.join(here, "owned.cu")], check=True)
+    print("ok   owned: " + ", ".join(SET.splitlines()), flush=True)
+
+
 def main():
     strobe, folder = sys.argv[1:3]
     jobs = [(s.format(t), c, u) for s, c, u in KERNELS for t in ("bf16", "f16")] + [(s, c, [0, 0]) for s, c in VARIANTS]
@@ -58,6 +79,7 @@ def main():
     subprocess.run(["nvcc", "-shared", *FLAGS, "-o", os.path.join(folder, "kernels.so"), *objects], check=True)
     with open(os.path.join(folder, "manifest.json"), "w") as f:
         json.dump([entry for _, entry in built], f, indent=1)
+    build_owned(strobe, folder)
 
 
 main()
