@@ -8,7 +8,7 @@
 
 static const struct isa_row rows[] = {
     {"zero", "$0 = _mm256_setzero_ps()", "vxorps $0,$0,$0", 0, 0},
-    {"load", "$0 = _mm256_loadu_ps($1p)", "vmovups $0,$1", 0, 0},
+    {"load", "$0 = _mm256_loadu_ps($1f)", "vmovups $0,$1", 0, 0},
     {"store", "_mm256_storeu_ps($0p, $1)", "vmovups $0,$1", 0, 0},
     {"bcast", "$0 = $1", "vmovups $0,$1", 0, 0},
     {"mov", "$0 = $1", "vmovups $0,$1", 0, 0},

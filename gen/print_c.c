@@ -109,8 +109,11 @@ static void intrin_value(const struct printer_state *p, const struct operand *o,
 static void intrin_operand(const struct printer_state *p, const struct operand *o, char suffix, struct buf *out) {
   const char *to_integer = p->isa->vex ? "_mm256_castps_si256(" : "_mm512_castps_si512(";
   const char *open = suffix == 'i' ? to_integer : suffix == 'h' ? "(__m512bh)(" : NULL;
-  if (suffix == 'p') {
+  if (suffix == 'p' || suffix == 'f') {
+    const bool cast = suffix == 'f' && p->scope.name[o->base].bytes != 4;
+    if (cast) buf_str(out, "(const float *)(const void *)(");
     print_pointer(p, o, false, out);
+    if (cast) buf_char(out, ')');
   } else if (open && !(suffix == 'h' && o->kind == OPD_REG)) {
     buf_str(out, open);
     intrin_value(p, o, out);
@@ -172,7 +175,8 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
 
 // ---- both ----
 
-// Copies a row's text, replacing $N with an optional suffix (i, h, p, n after intrin; .f, .u, p, n after scalar).
+// Copies a row's text, replacing $N with an optional suffix (i, h, p, n and f, a pointer to floats, after intrin; .f,
+// .u, p, n after scalar).
 static void expand(struct printer_state *p, const char *text, const struct operand *o, bool call, struct buf *out) {
   bool scalar = p->kind == PRINTER_SCALAR;
   for (const char *c = text; *c; c++) {
@@ -184,7 +188,7 @@ static void expand(struct printer_state *p, const char *text, const struct opera
     char suffix = 0;
     if (scalar && c[1] == '.')
       suffix = c[2], c += 2;
-    else if (c[1] == 'p' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h')
+    else if (c[1] == 'p' || c[1] == 'f' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h')
       suffix = *++c;
     if (x->kind == OPD_VCONST) p->vconst_used[x->vconst] = true;
     if (scalar)
