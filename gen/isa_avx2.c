@@ -48,10 +48,15 @@ static const struct isa_row rows[] = {
      "vblendvps t1,t0,t2,t1; vandps t1,t1,#0x807fffff; vorps t1,t1,#0x3f800000; vcmpps t2,t0,t0,3; "
      "vblendvps $0,t1,t0,t2",
      3, 1},
-    {"zip",
-     "{ __m256 low_ = _mm256_unpacklo_ps($0, $1), high_ = _mm256_unpackhi_ps($0, $1); "
-     "$0 = _mm256_permute2f128_ps(low_, high_, 32); $1 = _mm256_permute2f128_ps(low_, high_, 49); }",
-     "vunpcklps t0,$0,$1; vunpckhps t1,$0,$1; vperm2f128 $0,t0,t1,32; vperm2f128 $1,t0,t1,49", 2, 0},
+    {"zip1", "{ __m256 low_ = _mm256_unpacklo_ps($0, $1); $1 = _mm256_unpackhi_ps($0, $1); $0 = low_; }",
+     "vunpcklps t0,$0,$1; vunpckhps $1,$0,$1; vmovups $0,t0", 1, 0},
+    {"zip2",
+     "{ __m256d a_ = _mm256_castps_pd($0), b_ = _mm256_castps_pd($1); "
+     "$0 = _mm256_castpd_ps(_mm256_unpacklo_pd(a_, b_)); $1 = _mm256_castpd_ps(_mm256_unpackhi_pd(a_, b_)); }",
+     "vunpcklpd t0,$0,$1; vunpckhpd $1,$0,$1; vmovups $0,t0", 1, 0},
+    {"deal4",
+     "{ __m256 even_ = _mm256_permute2f128_ps($0, $1, 32); $1 = _mm256_permute2f128_ps($0, $1, 49); $0 = even_; }",
+     "vperm2f128 t0,$0,$1,32; vperm2f128 $1,$0,$1,49; vmovups $0,t0", 1, 0},
     {"zip16",
      "{ __m256 low_ = _mm256_castsi256_ps(_mm256_unpacklo_epi16($0i, $1i)), "
      "high_ = _mm256_castsi256_ps(_mm256_unpackhi_epi16($0i, $1i)); "

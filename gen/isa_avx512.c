@@ -25,11 +25,15 @@ static const struct isa_row avx512_rows[] = {
     {"lookup", "$0 = _mm512_permutexvar_ps($1i, $2)", "vpermps $0,$1,$2", 0, 0.3},
     {"exponent", "$0 = _mm512_getexp_ps($1)", "vgetexpps $0,$1", 0, 0},
     {"mantissa", "$0 = _mm512_getmant_ps($1, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)", "vgetmantps $0,$1,0", 0, 0},
-    {"zip",
-     "{ __m512 zip_ = $0; $0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), $1); "
-     "$1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), $1); }",
-     "vmovups t0,#zip_lo; vmovups t1,#zip_hi; vpermi2ps t0,$0,$1; vpermi2ps t1,$0,$1; vmovups $0,t0; vmovups $1,t1", 2,
-     0.6},
+    {"zip1", "{ __m512 low_ = _mm512_unpacklo_ps($0, $1); $1 = _mm512_unpackhi_ps($0, $1); $0 = low_; }",
+     "vunpcklps t0,$0,$1; vunpckhps $1,$0,$1; vmovups $0,t0", 1, 0},
+    {"zip2",
+     "{ __m512d a_ = _mm512_castps_pd($0), b_ = _mm512_castps_pd($1); "
+     "$0 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); $1 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }",
+     "vunpcklpd t0,$0,$1; vunpckhpd $1,$0,$1; vmovups $0,t0", 1, 0},
+    {"deal4",
+     "{ __m512 even_ = _mm512_shuffle_f32x4($0, $1, 136); $1 = _mm512_shuffle_f32x4($0, $1, 221); $0 = even_; }",
+     "vshuff32x4 t0,$0,$1,136; vshuff32x4 $1,$0,$1,221; vmovups $0,t0", 1, 0},
     {"zip16",
      "{ __m512i zip_ = $0i; $0 = _mm512_castsi512_ps(_mm512_permutex2var_epi16(zip_, _mm512_loadu_si512(zip16_lo), "
      "$1i)); "

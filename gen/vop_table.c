@@ -29,8 +29,10 @@ const struct vop vop_table[] = {
     {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},    // x / 2^exponent, in [1, 2)
     {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},   // bf16 pairs: acc += lo lo + hi hi
     {"bf16_pair", "xsd", "$0.u = to_pair($1.f, $0.f)", false}, // f32 (hi in x, lo) -> bf16 pair in x; d is a temporary
-    {"zip", "xx", "call:zip($0, $1)", false},     // interleave lanes: low half in the first, high in the second
-    {"zip16", "xx", "call:zip16($0, $1)", false}, // the same on 16-bit elements
+    {"zip1", "xx", "call:zip_within($0, $1, 1)", false},       // of every four lanes a0 b0 a1 b1; a2 b2 a3 b3
+    {"zip2", "xx", "call:zip_within($0, $1, 2)", false},       // of every four lanes a0 a1 b0 b1; a2 a3 b2 b3
+    {"deal4", "xx", "call:deal4($0, $1)", false}, // groups of four lanes: the even ones of both; the odd ones
+    {"zip16", "xx", "call:zip16($0, $1)", false}, // 16-bit elements interleaved: low half; high half
     {"load_first", "dmi", "call:load_first($0, $1p, $2n)", false}, // lanes >= n are 0 and not read
     {"store_first", "mri", "call:store_first($0p, $1, $2n)", false},
     {"store_bf16", "mri", "call:store_bf16($0p, $1, $2n)", false}, // first n lanes, rounded to bf16
@@ -47,7 +49,7 @@ const struct vop vop_table[] = {
     {"fma_if", "xkrs", "if ($1) $0.f += $2.f * $3.f", true},
     {"dot_if", "xkrs", "if ($1) $0.f += pair_dot($2.u, $3.u)", true},
     {"prefetch", "m", "", false},
-    {"prefetch_l2", "m", "", false}, // soon, but not that soon: into the second-level cache
+    {"prefetch_l2", "m", "", false},                   // soon, but not that soon: into the second-level cache
     {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read
     // Horizontal sums: log2(lanes) folds of `lanes` vectors leave the sum of each in a lane of its own.
     {"fold8", "drr", "call:fold($0, $1, $2, 8)", false}, // sums of the halves of b, then of c

@@ -49,11 +49,12 @@ static const struct mnemonic {
     {"vpermps", ID(VPERMPS), true, FULL},
     {"vpermw", ID(VPERMW), true, FULL},
     {"vpermq", ID(VPERMQ), true, FULL},
-    {"vpermi2ps", ID(VPERMI2PS), true, FULL},
     {"vpermi2w", ID(VPERMI2W), true, FULL},
     {"vperm2f128", ID(VPERM2F128), true, FULL},
     {"vunpcklps", ID(VUNPCKLPS), true, FULL},
     {"vunpckhps", ID(VUNPCKHPS), true, FULL},
+    {"vunpcklpd", ID(VUNPCKLPD), true, FULL},
+    {"vunpckhpd", ID(VUNPCKHPD), true, FULL},
     {"vpackusdw", ID(VPACKUSDW), true, FULL},
     {"vmaskmovps", ID(VMASKMOVPS), true, FULL},
     {"vblendvps", ID(VPERM2F128), true, FULL}, // see x86_encode
