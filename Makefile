@@ -88,7 +88,7 @@ $(BUILD)/builtin.o: $(BUILD)/builtin_gen gen/builtin_set.txt runtime/builtin.h r
 	@ld -r $(BUILD)/builtin/*.o -o $@
 $(BUILD)/strobe $(TESTS) $(FUZZ): $(BUILD)/builtin.o
 # Tests of the program itself.
-$(addprefix $(BUILD)/tests/,test_cli test_cli_faults test_cli_tune test_output test_own test_own_build test_valgrind): $(BUILD)/strobe
+$(addprefix $(BUILD)/tests/,test_cli test_cli_faults test_cli_tune test_emit_tuned test_output test_own test_own_build test_valgrind): $(BUILD)/strobe
 
 # libstrobe.so exports the functions of strobe.h; libstrobe.a is one object in which every other name is local.
 LIB_OBJ := $(OBJ) $(BUILD)/builtin.o $(TCC_OBJ)

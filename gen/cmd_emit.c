@@ -1,5 +1,6 @@
 // `strobe emit`: kernels as files that other projects own; what files there would be; whether they are current.
 #include "cmd.h"
+#include "cmd_emit_tuned.h"
 #include "embedded.h"
 #include "file.h"
 #include "set_files.h"
@@ -11,9 +12,9 @@
 #include <unistd.h>
 
 struct emit_options {
-  const char *target, *set, *template_dir, *out, *set_file, *name, *prefix, *depfile, *check;
+  const char *target, *set, *template_dir, *out, *set_file, *name, *prefix, *depfile, *check, *cite, *db, *machine;
   int printer;
-  bool json, list;
+  bool json, list, tuned;
 };
 
 #define ROW(kind, field, ...) OPTION(kind, struct emit_options, field, __VA_ARGS__)
@@ -23,6 +24,14 @@ static const struct option_row rows[] = {
     ROW(OPT_CHOICE, printer, .name = "printer", .value = "scalar|intrin|code",
         .about = "C loops, intrinsics, or encoded instructions (default: intrin; scalar on c99)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
+    ROW(OPT_FLAG, tuned, .name = "tuned",
+        .about = "configs that are left open from the tuning database; the header cites the record"),
+    ROW(OPT_TEXT, db, .name = "db", .value = "FILE",
+        .about = "--tuned: the database (default: $STROBE_DB, else the cache directory)"),
+    ROW(OPT_TEXT, machine, .name = "machine", .value = "CPU",
+        .about = "--tuned: records of this processor, as strobe db show calls it (default: this one)"),
+    ROW(OPT_TEXT, cite, .name = "cite", .value = "TEXT",
+        .about = "for the header: what --set was taken from (--tuned writes it)"),
     ROW(OPT_TEXT, set_file, .name = "set-file", .letter = 'f', .value = "F",
         .about = "the set: a line SPEC [target=T,...] [printer=P] [set=CONFIG] a kernel; or a manifest.json"),
     ROW(OPT_TEXT, name, .name = "name", .value = "N", .about = "of the dispatcher of a set (default: attn)"),
@@ -53,9 +62,22 @@ static int check_options(const struct emit_options *o, int n_operands, struct er
   if (!n_operands && !o->set_file && !o->check) return fail(err, STROBE_INVALID, "emit: SPEC is missing; %s", usage);
   if (n_operands && !o->target && !o->name)
     return fail(err, STROBE_INVALID, "emit: --target T,... is missing; %s", usage);
-  if (!n_operands && (o->set || o->printer))
+  if (!n_operands && (o->set || o->printer || o->cite))
     return fail(err, STROBE_INVALID,
-                "emit: --set and --printer go with a SPEC; in a set file they are fields of a line");
+                "emit: --set, --printer and --cite go with a SPEC; in a set file they are fields of a line");
+  if (o->tuned && (o->set || o->cite))
+    return fail(err, STROBE_INVALID, "emit: --tuned and %s: only one of them is allowed", o->set ? "--set" : "--cite");
+  if (o->tuned && !n_operands && !o->set_file)
+    return fail(err, STROBE_INVALID,
+                "emit: --check %.200s compares with its manifest, which holds every config; leave "
+                "out --tuned, or give --set-file F",
+                o->check);
+  if (o->tuned && o->template_dir)
+    return fail(err, STROBE_INVALID,
+                "emit: --tuned and --template-dir: records are of the built-in templates; only "
+                "one of them is allowed");
+  if (!o->tuned && (o->db || o->machine))
+    return fail(err, STROBE_INVALID, "emit: %s goes with --tuned", o->db ? "--db" : "--machine");
   if (!o->out && !o->list && !o->check) return fail(err, STROBE_INVALID, "emit: --output DIR is missing; %s", usage);
   if (o->check && (o->out || o->list || o->depfile))
     return fail(err, STROBE_INVALID, "emit: --check writes nothing: leave out --output, --list and --depfile");
@@ -73,6 +95,8 @@ static int read_set(const struct emit_options *o, const char *file, struct kerne
   set->file = file;
   if (!status && memchr(all.at, 0, all.len))
     status = fail(err, STROBE_INVALID, "%s: it holds a NUL byte; a set file is text", file);
+  if (!status && o->tuned && set_is_manifest(all))
+    status = fail(err, STROBE_INVALID, "emit: --tuned with %s: a manifest holds every config; leave out --tuned", file);
   if (!status) status = set_is_manifest(all) ? set_parse_manifest(set, all, err) : set_parse(set, all, o->target, err);
   buf_free(&text);
   return status;
@@ -80,7 +104,7 @@ static int read_set(const struct emit_options *o, const char *file, struct kerne
 
 static int add_operands(const struct emit_options *o, const struct command *c, struct kernel_set *set,
                         struct error *err) {
-  struct set_line line = {.targets = o->target, .config = o->set};
+  struct set_line line = {.targets = o->target, .config = o->set, .cite = o->cite};
   if (o->printer) line.printer = printer_names[o->printer - 1];
   int status = 0;
   for (int i = 0; i < c->n_operands && !status; i++) {
@@ -159,8 +183,8 @@ static void summary(const struct emit_options *o, const int counts[FILE_STATES],
   buf_printf(out, "%d changed, %d missing, %d extra; %d are what strobe %s writes", counts[FILE_CHANGED],
              counts[FILE_MISSING], counts[FILE_EXTRA], counts[FILE_CURRENT], STROBE_VERSION);
   if (counts[FILE_CHANGED] + counts[FILE_MISSING] && o->set_file)
-    buf_str(out, "; strobe emit --set-file "), shell_word(o->set_file, out), buf_str(out, " -o "),
-        shell_word(o->check, out), buf_str(out, " writes the others");
+    buf_str(out, "; strobe emit --set-file "), shell_word(o->set_file, out), buf_str(out, o->tuned ? " --tuned" : ""),
+        buf_str(out, " -o "), shell_word(o->check, out), buf_str(out, " writes the others");
   buf_char(out, '\n');
 }
 
@@ -191,12 +215,14 @@ static int check(const struct emit_options *o, const struct set_files *f, int *c
 
 // ---- writing ----
 
-// What the set is made of: the set file, and templates that override built-in ones.
-static int depends(const struct emit_options *o, const struct set_files *f, struct buf *rule, struct error *err) {
+// What the set is made of: the set file, the database, and templates that override built-in ones.
+static int depends(const struct emit_options *o, const struct emit_tuned *t, const struct set_files *f,
+                   struct buf *rule, struct error *err) {
   struct buf *owned = calloc((size_t)embedded_count, sizeof *owned);
-  const char **inputs = calloc((size_t)embedded_count + 1, sizeof *inputs);
+  const char **inputs = calloc((size_t)embedded_count + 2, sizeof *inputs);
   int n = 0, n_owned = 0, status = owned && inputs ? 0 : fail(err, STROBE_NO_MEMORY, "no memory for a depfile");
   if (!status && o->set_file) inputs[n++] = o->set_file;
+  if (!status && o->tuned && !access(t->path.data, F_OK)) inputs[n++] = t->path.data;
   for (int i = 0; i < embedded_count && !status && o->template_dir; i++) {
     struct stat st;
     struct buf *path = &owned[n_owned++];
@@ -214,8 +240,8 @@ static int depends(const struct emit_options *o, const struct set_files *f, stru
   return status;
 }
 
-static void report_json(const struct emit_options *o, const struct kernel_set *set, const struct set_files *f,
-                        int changed, struct buf *out) {
+static void report_json(const struct emit_options *o, const struct emit_tuned *t, const struct kernel_set *set,
+                        const struct set_files *f, int changed, struct buf *out) {
   struct json j = {.out = out};
   json_object(&j, NULL);
   if (set->n == 1 && !set->dispatcher) {
@@ -237,15 +263,16 @@ static void report_json(const struct emit_options *o, const struct kernel_set *s
     json_integer(&j, "files", f->n);
     json_integer(&j, "files_changed", changed);
   }
+  if (o->tuned) json_integer(&j, "tuned", t->found);
   json_bool(&j, "changed", changed > 0);
   json_end(&j);
 }
 
-static int report(const struct emit_options *o, const struct kernel_set *set, const struct set_files *f, int changed,
-                  struct error *err) {
+static int report(const struct emit_options *o, const struct emit_tuned *t, const struct kernel_set *set,
+                  const struct set_files *f, int changed, struct error *err) {
   struct buf out = {0};
   if (o->json) {
-    report_json(o, set, f, changed, &out);
+    report_json(o, t, set, f, changed, &out);
     return cmd_print(&out, err);
   }
   for (int i = 0; i < f->n && (f->n < 5 || !set->dispatcher); i++) {
@@ -253,6 +280,8 @@ static int report(const struct emit_options *o, const struct kernel_set *set, co
     path_join(o->out, f->output[i].name.data, &out);
     buf_char(&out, '\n');
   }
+  if (o->tuned)
+    buf_printf(&out, "tuned   %d of %d kernels, by records of %s\n", t->found, t->found + t->missing, t->machine);
   if (set->dispatcher) {
     buf_printf(&out, "%s %s: %d kernels, %d files, %d of them changed\n", changed ? "wrote  " : "current", o->out,
                set->n, f->n, changed);
@@ -266,12 +295,12 @@ static int report(const struct emit_options *o, const struct kernel_set *set, co
   return cmd_print(&out, err);
 }
 
-static int write_files(const struct emit_options *o, const struct kernel_set *set, const struct set_files *f,
-                       struct error *err) {
+static int write_files(const struct emit_options *o, const struct emit_tuned *t, const struct kernel_set *set,
+                       const struct set_files *f, struct error *err) {
   struct buf rule = {0};
-  int changed = 0, status = o->depfile ? depends(o, f, &rule, err) : 0;
+  int changed = 0, status = o->depfile ? depends(o, t, f, &rule, err) : 0;
   if (!status) status = set_files_write(f, o->out, o->depfile, &rule, &changed, err);
-  if (!status) status = report(o, set, f, changed, err);
+  if (!status) status = report(o, t, set, f, changed, err);
   buf_free(&rule);
   return status;
 }
@@ -279,15 +308,19 @@ static int write_files(const struct emit_options *o, const struct kernel_set *se
 static int run(const struct command *c, struct error *err) {
   const struct emit_options *o = c->options;
   struct kernel_set set = {.n = 0};
+  struct emit_tuned tuned = {.found = 0};
   struct set_files files = {.output = NULL};
   struct buf manifest = {0};
   int code = 0, status = check_options(o, c->n_operands, err);
+  if (!status && o->tuned) status = emit_tuned_open(&tuned, o->db, o->machine, &set, err);
   if (!status) status = make_set(c, &set, &manifest, err);
   if (!status) status = set_files_render(&set, o->list, &files, err);
   if (!status)
     status = o->list    ? list(o, &files, err)
              : o->check ? check(o, &files, &code, err)
-                        : write_files(o, &set, &files, err);
+                        : write_files(o, &tuned, &set, &files, err);
+  if (!status) emit_tuned_report(&tuned);
+  emit_tuned_close(&tuned);
   set_files_free(&files);
   set_free(&set);
   buf_free(&manifest);
@@ -305,14 +338,19 @@ const struct verb verb_emit = {
         ".h, which\n"
         "chooses a kernel by head dims, dtypes, mask and CPU at run time, CMakeLists.txt, and manifest.json, "
         "from which --check\n"
-        "tells whether the files are what this version writes.",
+        "tells whether the files are what this version writes. With --tuned a line without set= takes the config that "
+        "strobe\n"
+        "tune recorded for its sizes; if none are given, that of the longest K and V. The manifest keeps it, so that "
+        "--check\n"
+        "needs no database.",
     .example = "  $ strobe emit d64:f32:causal --target avx512 -o third_party/attn\n"
                "  wrote   third_party/attn/attn_fwd_d64_f32_causal_m64n128s2_avx512_1c2b3a4d.c\n"
                "  wrote   third_party/attn/attn_fwd_d64_f32_causal_m64n128s2_avx512_1c2b3a4d.h\n"
                "  symbol attn_fwd_d64_f32_causal_m64n128s2_avx512_1c2b3a4d\n"
                "  $ strobe emit --set-file kernels.txt --prefix foo_ -o third_party/attn\n"
                "  $ cc -O2 -c third_party/attn/*.c\n"
-               "  $ strobe emit --check third_party/attn",
+               "  $ strobe emit --check third_party/attn\n"
+               "  $ strobe emit --tuned d64:f32:causal --target avx512 -o third_party/attn",
     .rows = rows,
     .n_rows = sizeof rows / sizeof *rows,
     .options_size = sizeof(struct emit_options),

@@ -42,6 +42,10 @@ void emit_command(const struct emit_request *r, struct buf *out) {
   buf_str(out, " --set ");
   config_print(&i.config, i.target, out);
   if (r->prefix && *r->prefix) buf_printf(out, " --prefix %s", r->prefix);
+  if (r->cite && *r->cite) {
+    buf_str(out, " --cite ");
+    shell_word(r->cite, out);
+  }
   if (r->templates.dir) {
     buf_str(out, " --template-dir ");
     shell_word(r->templates.dir, out);
@@ -71,6 +75,18 @@ int emit_check_name(const char *what, const char *name, struct error *err) {
               what, quote(slice_of(name)).text, "foo_ works");
 }
 
+int emit_check_cite(const char *text, struct error *err) {
+  const size_t len = strlen(text);
+  for (const char *c = text; *c; c++)
+    if (*c < ' ' || *c > '~' || *c == '\\' || *c == '?')
+      return fail(err, STROBE_INVALID,
+                  "--cite: character %d of it can't stand in a comment: must be printable ASCII, neither \\ nor a "
+                  "question mark",
+                  (int)(c - text) + 1);
+  if (len <= EMIT_CITE_MAX) return 0;
+  return fail(err, STROBE_INVALID, "--cite: %zu characters: must be at most %d", len, EMIT_CITE_MAX);
+}
+
 static void provenance(const struct emit_request *r, const struct emitted *e, struct buf *out) {
   const struct instance *i = r->instance;
   const struct spec *s = &i->spec;
@@ -85,6 +101,7 @@ static void provenance(const struct emit_request *r, const struct emitted *e, st
   spec_print(s, out);
   buf_str(out, "\n//   config     ");
   config_print(&i->config, i->target, out);
+  if (r->cite && *r->cite) buf_printf(out, "\n//   tuned      %s", r->cite);
   buf_printf(out, "\n//   target     %s: %s\n", i->target->name, i->target->about);
   buf_printf(out,
              "//   work       2 head_dim + 2 head_dim_v = %d floating-point operations per query and visible key\n",
@@ -255,7 +272,7 @@ static void cpu_files(const struct emit_request *r, const struct buf *body, cons
 
 int emit_kernel(const struct emit_request *request, struct emitted *out, struct error *err) {
   const struct instance kernel = kernel_of(request);
-  const struct emit_request r = {&kernel, request->printer, request->templates, request->prefix};
+  const struct emit_request r = {&kernel, request->printer, request->templates, request->prefix, request->cite};
   *out = (struct emitted){.suffix = emit_suffix(&kernel)};
   const struct embedded_file *abi = abi_text();
   struct buf body = {0};

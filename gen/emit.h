@@ -10,6 +10,7 @@ struct emit_request {
   enum printer printer;
   struct templates templates; // dir is named in the command that writes the files again
   const char *prefix;         // of every external symbol, and so of the files' name: "foo_"; NULL: none
+  const char *cite;           // what the config was taken from, for people; NULL or "": the header says nothing of it
 };
 
 struct emitted {
@@ -36,6 +37,10 @@ const char *emit_guard(const struct instance *i, enum printer printer);
 
 // "" or what a C identifier may begin with, at most 64 characters; what is "--prefix", say.
 int emit_check_name(const char *what, const char *name, struct error *err);
+
+// What may be cited in a comment: at most EMIT_CITE_MAX characters, none that could end the line or be a trigraph.
+enum { EMIT_CITE_MAX = 240 };
+int emit_check_cite(const char *text, struct error *err);
 
 // Appends text so that a POSIX shell reads it as one word.
 void shell_word(const char *text, struct buf *out);

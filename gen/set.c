@@ -21,7 +21,8 @@ struct emit_request set_request(const struct kernel_set *set, int i) {
   return (struct emit_request){.instance = &set->entry[i].instance,
                                .printer = set->entry[i].printer,
                                .templates = set->templates,
-                               .prefix = set->prefix};
+                               .prefix = set->prefix,
+                               .cite = set->entry[i].cite};
 }
 
 void set_free(struct kernel_set *set) {
@@ -81,6 +82,10 @@ static int add_instance(struct kernel_set *set, const struct problem *p, const s
   int status = find_printer(fields->printer, t, several, &e.printer, err);
   if (!status) status = spec_supported(&p->spec, t, err);
   if (!status && fields->config) status = config_parse(fields->config, &e.instance.config, err);
+  if (!status && !fields->config && set->choose)
+    status = set->choose(set->choose_context, p, t, &e.instance.config, e.cite, err);
+  if (!status && fields->cite) status = emit_check_cite(fields->cite, err);
+  if (!status && fields->cite) memcpy(e.cite, fields->cite, strlen(fields->cite) + 1);
   if (!status) status = config_resolve(&p->spec, t, p, &e.instance.config, err);
   return status ? status : append(set, &e, err);
 }

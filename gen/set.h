@@ -10,13 +10,20 @@ struct set_entry {
   struct instance instance;
   enum printer printer;
   int line; // of the set file, or number of the operand, for messages
+  char cite[EMIT_CITE_MAX + 1];
 };
+
+// Gives the config of a kernel whose line leaves it open: fills config (all unset before) and cite, or neither.
+typedef int set_chooser(void *context, const struct problem *p, const struct target *t, struct config *config,
+                        char cite[EMIT_CITE_MAX + 1], struct error *err);
 
 struct kernel_set {
   char name[65], prefix[65]; // the dispatcher's entry point is PREFIX + NAME + _forward
   bool dispatcher;           // false: only the kernels' own files
   const char *file;          // that the lines are of, for messages; NULL: operands
   struct templates templates;
+  set_chooser *choose; // NULL: the heuristic does
+  void *choose_context;
   struct set_entry *entry; // ordered by set_finish
   int n, capacity;
 };
@@ -27,6 +34,7 @@ struct set_line {
   const char *targets; // "c99,avx512": one instance each; NULL: every CPU target that can do the spec
   const char *printer; // NULL: intrin, or scalar on c99
   const char *config;  // as after --set
+  const char *cite;    // what the config was taken from
 };
 
 // Adds the instances of one line. `line` is what errors of later lines call it.

@@ -35,6 +35,7 @@ static void kernel_members(const struct kernel_set *set, int i, struct json *j) 
     json_string(j, "config", config.data);
     json_string(j, "target", kernel.target->name);
     if (kernel.target->family == FAMILY_CPU) json_string(j, "printer", printer_names[e->printer]);
+    if (*e->cite) json_string(j, "tuned", e->cite);
     json_string(j, "command", command.data);
   }
   buf_free(&symbol), buf_free(&spec), buf_free(&config), buf_free(&command);
@@ -77,7 +78,7 @@ void manifest_write(const struct kernel_set *set, const struct output *outputs, 
 
 // ---- reading ----
 
-enum { FIELD_FILE, FIELD_SPEC, FIELD_CONFIG, FIELD_TARGET, FIELD_PRINTER, FIELD_COUNT };
+enum { FIELD_FILE, FIELD_SPEC, FIELD_CONFIG, FIELD_TARGET, FIELD_PRINTER, FIELD_TUNED, FIELD_COUNT };
 struct fields {
   struct buf value[FIELD_COUNT];
 };
@@ -93,7 +94,7 @@ static int add_file(struct kernel_set *set, const struct fields *f, int number, 
     if (f->value[i].failed) return fail(err, STROBE_NO_MEMORY, "no memory to read a manifest");
   if (!text_of(f, FIELD_SPEC) || (len > 2 && !strcmp(file + len - 2, ".h"))) return 0; // a header is its source's
   const struct set_line line = {text_of(f, FIELD_SPEC), text_of(f, FIELD_TARGET), text_of(f, FIELD_PRINTER),
-                                text_of(f, FIELD_CONFIG)};
+                                text_of(f, FIELD_CONFIG), text_of(f, FIELD_TUNED)};
   return set_add(set, &line, number, err);
 }
 
@@ -111,7 +112,7 @@ static int top_member(struct kernel_set *set, const struct json_reader *r, struc
 }
 
 static void file_member(struct fields *f, const struct json_reader *r) {
-  static const char *const names[FIELD_COUNT] = {"file", "spec", "config", "target", "printer"};
+  static const char *const names[FIELD_COUNT] = {"file", "spec", "config", "target", "printer", "tuned"};
   for (int i = 0; i < FIELD_COUNT; i++)
     if (!strcmp(r->key.data, names[i])) f->value[i].len = 0, buf_str(&f->value[i], r->text.data);
 }
