@@ -6,6 +6,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 struct explain_options {
@@ -122,6 +123,11 @@ static int explain(const char *text, const struct explain_options *o, struct exp
 
 // "block_n=128" of one field, as config_print gives it, without the name.
 static void field_value(const struct explained *e, int field, char *out, size_t size) {
+  const struct config *c = &e->instance.config;
+  if (field == CFG_ALGO && !is_cuda(e) && !config_is_decode(c)) { // said by stages
+    snprintf(out, size, "%s", algo_names[config_algo(c)]);
+    return;
+  }
   struct buf all = {0};
   config_print(&e->instance.config, e->instance.target, &all);
   const char *name = config_fields[field].name, *at = all.failed ? NULL : all.data;

@@ -79,6 +79,11 @@ static void why_kernel(const struct facts *f, struct buf *out) {
   buf_printf(out, "few rows share a KV head: reading K and V is what takes time%s", f->q_len > 1 ? "" : ", once each");
 }
 
+static void why_algo(const struct facts *f, struct buf *out) {
+  buf_printf(out, "what stages=%d is: softmax %s", f->v[CFG_STAGES],
+             f->v[CFG_STAGES] == 2 ? "of one KV block under QK of the next" : "after QK, in turn");
+}
+
 // What is different for the decode kernel.
 static bool decode_reason(const struct facts *f, enum config_field field, struct buf *out) {
   if (field == CFG_BLOCK_M)
@@ -98,7 +103,7 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,     [CFG_STAGES] = why_stages,
     [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,         [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,
-    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,
+    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,   [CFG_ALGO] = why_algo,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {

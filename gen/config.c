@@ -8,8 +8,11 @@ const struct exp_info exp_table[EXP_COUNT] = {
     [EXP_POLY5] = {"poly5", 5, false, 1.6e-7},
 };
 
+const char *const algo_names[ALGO_COUNT] = {"standard", "fa1", "fa2", "fa3"};
+
 const struct config_field_info config_fields[CFG_COUNT] = {
-    [CFG_BLOCK_M] = {"block_m", FAMILY_ANY, "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64 (avx2: 8, 16, 24 or 32)",
+    [CFG_BLOCK_M] = {"block_m", FAMILY_ANY,
+                     "a multiple of the vector lanes, up to 4 vectors: 16, 32, 48 or 64 (avx2: 8, 16, 24 or 32)",
                      "query rows of a tile (CPU: one query per lane)"},
     [CFG_BLOCK_N] = {"block_n", FAMILY_ANY, "a multiple of 16 (of 32 with bf16), up to 512",
                      "key rows of a KV block: one running maximum and one rescale per block"},
@@ -29,6 +32,9 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_KERNEL] =
         {"kernel", FAMILY_CPU, "auto, prefill or decode",
          "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of queries"},
+    [CFG_ALGO] =
+        {"algo", FAMILY_CPU, "auto, standard, fa1, fa2 or fa3",
+         "standard: S is whole in memory; fa1: KV blocks outside, O rescaled in memory; fa2: stages=1; fa3: stages=2"},
     [CFG_Q_STAGES] = {"q_stages", FAMILY_CUDA, "1 or 2", "Q tiles in shared memory"},
     [CFG_PINGPONG] = {"pingpong", FAMILY_CUDA, "0 or 1", "1: consumer warpgroups take turns to issue their GEMMs"},
     [CFG_OVERLAP] = {"overlap", FAMILY_CUDA, "0 or 1", "1: softmax of a block runs under PV of the block before"},
@@ -66,6 +72,11 @@ static const struct word {
     {CFG_KERNEL, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "prefill", KERNEL_PREFILL},
     {CFG_KERNEL, "decode", KERNEL_DECODE},
+    {CFG_ALGO, "auto", CONFIG_UNSET},
+    {CFG_ALGO, "standard", ALGO_STANDARD},
+    {CFG_ALGO, "fa1", ALGO_FA1},
+    {CFG_ALGO, "fa2", ALGO_FA2},
+    {CFG_ALGO, "fa3", ALGO_FA3},
     {CFG_EXP, "table1", EXP_TABLE1},
     {CFG_EXP, "table2", EXP_TABLE2},
     {CFG_EXP, "poly3", EXP_POLY3},
@@ -103,13 +114,16 @@ static int find_field(struct slice name, struct error *err) {
   return -1;
 }
 
+static bool takes_words_only(int field) {
+  return field == CFG_KERNEL || field == CFG_ALGO || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE;
+}
+
 static int refuse_value(int field, struct slice value, struct error *err) {
   const char *names[N_WORDS];
   int n = 0;
   for (int i = 0; i < N_WORDS; i++)
     if (words[i].field == (enum config_field)field) names[n++] = words[i].name;
-  bool number =
-      !n || (value.len && (value.at[0] < 'a' || value.at[0] > 'z') && field != CFG_EXP && field != CFG_KERNEL);
+  bool number = !n || (value.len && (value.at[0] < 'a' || value.at[0] > 'z') && !takes_words_only(field));
   return fail(err, STROBE_INVALID, "%s '%s': must be %s%s%s", config_fields[field].name, quote(value).text,
               config_fields[field].allowed, number ? "" : "; the nearest word is ",
               number ? "" : nearest_name(value, names, n));
@@ -125,9 +139,7 @@ static int parse_value(int field, struct slice value, int *out, struct error *er
   int64_t number;
   enum scan got = scan_number(&s, NUMBER_MAX, &number);
   bool zero_is_a_word = field == CFG_UNROLL && number == 0;
-  if (got != SCAN_OK || s.len || field == CFG_KERNEL || field == CFG_EXP || field == CFG_SOFTMAX ||
-      field == CFG_SCHEDULE || zero_is_a_word)
-    return refuse_value(field, value, err);
+  if (got != SCAN_OK || s.len || takes_words_only(field) || zero_is_a_word) return refuse_value(field, value, err);
   *out = (int)number;
   return STROBE_OK;
 }

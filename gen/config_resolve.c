@@ -242,6 +242,37 @@ static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, 
                                                                  check_stages,  check_exp,     check_prefetch,
                                                                  check_pack_k,  check_pack_v,  check_registers};
 
+// ---- the algorithm ----
+
+enum algo_kind config_algo(const struct config *c) {
+  if (c->v[CFG_ALGO] != CONFIG_UNSET) return (enum algo_kind)c->v[CFG_ALGO];
+  return c->v[CFG_STAGES] == 2 ? ALGO_FA3 : ALGO_FA2;
+}
+
+// fa2 and fa3 are other words for stages=1 and 2, so that a kernel has one name.
+static int resolve_algo(struct resolver *r) {
+  static const struct {
+    int stages;
+    bool kept;
+    const char *why;
+  } algos[ALGO_COUNT] = {
+      [ALGO_STANDARD] = {1, true, "all of S is in memory before its softmax begins, so there is nothing to interleave"},
+      [ALGO_FA1] = {1, true, "the next step is another tile of queries, whose m and l are in memory"},
+      [ALGO_FA2] = {1, false, "QK, softmax and PV in turn is what fa2 means; algo=fa3 interleaves them"},
+      [ALGO_FA3] =
+          {2, false,
+           "softmax of one block interleaved with QK of the next is what fa3 means; algo=fa2 has them in turn"},
+  };
+  int *algo = &r->v[CFG_ALGO], *stages = &r->v[CFG_STAGES];
+  if (*algo == CONFIG_UNSET) return STROBE_OK;
+  if (*stages != CONFIG_UNSET && *stages != algos[*algo].stages)
+    return fail(r->err, STROBE_INVALID, "stages %d with algo=%s: must be %d: %s", *stages, algo_names[*algo],
+                algos[*algo].stages, algos[*algo].why);
+  *stages = algos[*algo].stages;
+  if (!algos[*algo].kept) *algo = CONFIG_UNSET;
+  return STROBE_OK;
+}
+
 // ---- the heuristic ----
 
 static void set_default(int *field, int value) {
@@ -283,7 +314,7 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
 
 // Fields that only the prefill kernel has: who sets them wants it.
 static bool has_prefill_fields(const struct config *c) {
-  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V};
+  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V, CFG_ALGO};
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
     if (c->v[fields[i]] != CONFIG_UNSET) return true;
   return false;
@@ -302,6 +333,7 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
     return decode_resolve(s, t, p, c, err);
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
+  if ((status = resolve_algo(&r)) != STROBE_OK) return status;
   fill_defaults(&r, p);
   for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
     if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;

@@ -75,6 +75,7 @@ enum config_field {
   CFG_PACK_K,   // 1: K copied to contiguous rows first; 0: read in place
   CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
   CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
+  CFG_ALGO,     // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
   CFG_Q_STAGES, // CUDA: Q tiles in shared memory
   CFG_PINGPONG, // warpgroups take turns to issue their GEMMs
   CFG_OVERLAP,  // within a warpgroup, softmax of block j runs under PV of block j + 1
@@ -93,6 +94,9 @@ enum config_field {
 // times q_len) share one pass over K and one over V.
 enum kernel_kind { KERNEL_PREFILL, KERNEL_DECODE, KERNEL_COUNT };
 extern const char *const kernel_names[KERNEL_COUNT]; // "prefill", "decode"
+// standard: S in memory. fa1: KV blocks outside, tiles of queries inside. fa2: stages=1. fa3: stages=2.
+enum algo_kind { ALGO_STANDARD, ALGO_FA1, ALGO_FA2, ALGO_FA3, ALGO_COUNT };
+extern const char *const algo_names[ALGO_COUNT]; // "standard", "fa1", "fa2", "fa3"
 enum softmax_kind { SOFTMAX_CLASSICAL, SOFTMAX_CONDITIONAL, SOFTMAX_FAST, SOFTMAX_COUNT };
 extern const char *const softmax_names[SOFTMAX_COUNT]; // "classical", "conditional", "fast"
 enum schedule_kind { SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT, SCHEDULE_COUNT };
@@ -138,6 +142,7 @@ void config_print(const struct config *c, const struct target *t,
                   struct buf *out); // canonical: every field, table order
 
 bool config_is_decode(const struct config *c);
+enum algo_kind config_algo(const struct config *c); // of a resolved config of the prefill kernel
 // config_resolve for kernel=decode: fields that it does not have stay unset.
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);

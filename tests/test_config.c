@@ -204,6 +204,12 @@ static void says_why_not(void **state) {
       {"d128:bf16", "avx512bf16", "unroll=32", "unroll=64 works"},
       {"d128:f32", "avx512", "kernel=decode,stages=1",
        "config field stages does not apply to kernel=decode: leave it out, or take kernel=prefill"},
+      {"d128:f32", "avx512", "algo=fa2,stages=2", "stages 2 with algo=fa2: must be 1: "},
+      {"d128:f32", "avx512", "algo=fa3,stages=1", "stages 1 with algo=fa3: must be 2: "},
+      {"d128:f32", "avx512", "algo=standard,stages=2", "stages 2 with algo=standard: must be 1: "},
+      {"d128:f32", "avx512", "algo=fa1,stages=2", "stages 2 with algo=fa1: must be 1: "},
+      {"d128:f32", "avx512", "kernel=decode,algo=fa1", "config field algo does not apply to kernel=decode"},
+      {"d128:bf16", "sm90a", "algo=fa2", "config field algo does not apply to target sm90a"},
       {"d128:f32", "avx512", "kernel=decode,block_m=65", "block_m 65 with kernel=decode: must be 1 to 64; 64 is the"},
       {"d128:f32", "avx512", "kernel=decode,block_n=40", "must be a multiple of 16, up to 65536; 48 is the nearest"},
       {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
@@ -220,6 +226,36 @@ static void says_why_not(void **state) {
     if (!config_resolve(&s, target_find(cases[i].target), NULL, &c, &err)) fail_msg("%s is accepted", cases[i].given);
     if (!strstr(err.text, cases[i].says)) fail_msg("%s: '%s' lacks '%s'", cases[i].given, err.text, cases[i].says);
     assert_memory_equal(&c, &before, sizeof c);
+  }
+}
+
+// fa2 and fa3 are stages=1 and 2, one kernel with one name; standard and fa1 are kernels of their own.
+static void algorithms_have_one_name(void **state) {
+  (void)state;
+  static const struct {
+    const char *given, *same, *name;
+  } cases[] = {
+      {"algo=fa2", "stages=1", "attn_fwd_d64_f32_m64n128s1_avx512"},
+      {"algo=fa3", "stages=2", "attn_fwd_d64_f32_m64n128s2_avx512"},
+      {"algo=auto", "", "attn_fwd_d64_f32_m64n128s2_avx512"},
+      {"algo=standard", "algo=standard,stages=1", "attn_fwd_d64_f32_standard_m64n128s1_avx512"},
+      {"algo=fa1", "algo=fa1,stages=1", "attn_fwd_d64_f32_fa1_m64n128s1_avx512"},
+  };
+  for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
+    struct instance i[2];
+    struct buf name = {0};
+    for (int k = 0; k < 2; k++) {
+      struct error err = {0};
+      i[k] = (struct instance){.spec = spec_of("d64:f32", NULL), .target = target_find("avx512")};
+      config_clear(&i[k].config);
+      assert_int_equal(config_parse(k ? cases[n].same : cases[n].given, &i[k].config, &err), 0);
+      if (config_resolve(&i[k].spec, i[k].target, NULL, &i[k].config, &err)) fail_msg("%s", err.text);
+    }
+    assert_memory_equal(&i[0].config, &i[1].config, sizeof i[0].config);
+    instance_name(&i[0], &name);
+    assert_string_equal(name.data, cases[n].name);
+    buf_free(&name);
+    reads_back(&i[0].config, i[0].target);
   }
 }
 
@@ -382,8 +418,9 @@ static void names_instances(void **state) {
     }
     buf_free(&name), buf_free(&key), buf_free(&symbol), buf_free(&other);
   }
-  struct instance x = {
-      .spec = spec_of("d192v128:f16", NULL), .target = target_find("c99"), .config = {{64, 128, 4, 1, 8, 0, 0, 0, 0}}};
+  struct instance x = {.spec = spec_of("d192v128:f16", NULL),
+                       .target = target_find("c99"),
+                       .config = {{64, 128, 4, 1, 8, 0, 0, 0, 0, 0, CONFIG_UNSET}}};
   struct buf name = {0};
   instance_name(&x, &name);
   assert_string_equal(name.data, "attn_fwd_d192v128_f16_m64n128s1_c99");
@@ -400,6 +437,7 @@ static void hashes_as_fnv1a(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(parses_and_prints),
+      cmocka_unit_test(algorithms_have_one_name),
       cmocka_unit_test(refuses_bad_text),
       cmocka_unit_test(has_defaults),
       cmocka_unit_test(says_why_not),

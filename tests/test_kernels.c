@@ -164,6 +164,12 @@ static const char *const configs[] = {"block_m=16",
                                       "pack_k=0,pack_v=0",
                                       "pack_v=0,stages=1",
                                       "pack_k=0,stages=1,prefetch=2",
+                                      "algo=standard",
+                                      "algo=standard,block_n=32,block_m=16,pack_k=0,pack_v=0",
+                                      "algo=fa1",
+                                      "algo=fa1,block_n=32,tile_n=2,pack_k=0,pack_v=0",
+                                      "algo=fa2",
+                                      "algo=fa3,block_n=64",
                                       "kernel=decode,block_m=5",
                                       "kernel=decode,block_n=64,prefetch=3"};
 enum { N_CONFIGS = sizeof configs / sizeof *configs };

@@ -46,6 +46,8 @@ static const struct emitted_case {
         {"d64:f32:causal", "avx2", ""},
         {"d64:bf16", "avx2", "prefetch=4"},
         {"d64:f32:causal", "avx512", "kernel=decode,block_m=4"},
+        {"d40:bf16:causal", "avx512bf16", "algo=standard"},
+        {"d64:f32:causal", "avx512", "algo=fa1"},
 },
   scalar_cases[] = {{"d24:f32:causal", "c99", ""}, {"d40:bf16:o=f32", "c99", ""}};
 enum { N_INTRIN = sizeof intrin_cases / sizeof *intrin_cases, N_SCALAR = sizeof scalar_cases / sizeof *scalar_cases };
@@ -283,17 +285,19 @@ static void check_undefined(const struct buf *object, const char *what) {
 static void objects_need_no_library(void **state) {
   static const char *const specs[] = {"d64:f32:causal", "d33v20:bf16", "d40:f16:o=f32:causal",
                                       "d24:q=f32,kv=bf16,o=f16"};
-  static const char *const configs[] = {"", "kernel=decode,block_m=7", "stages=1,exp=poly3,block_n=32"};
+  static const char *const configs[] = {"", "kernel=decode,block_m=7", "stages=1,exp=poly3,block_n=32", "algo=standard",
+                                        "algo=fa1"};
+  enum { N_CONFIGS = sizeof configs / sizeof *configs, OF_TARGET = 4 * N_CONFIGS };
   int objects = 0;
   (void)state;
   if (!STROBE_TCC) skip();
-  for (int n = 0; n < 4 * 3 * target_count * 2; n++) {
+  for (int n = 0; n < OF_TARGET * target_count * 2; n++) {
     const struct spec s = problem_of(specs[n % 4]).spec;
-    const struct target *t = &target_table[n / 12 % target_count];
-    const enum printer printer = n / 12 / target_count ? PRINTER_SCALAR : PRINTER_CODE;
+    const struct target *t = &target_table[n / OF_TARGET % target_count];
+    const enum printer printer = n / OF_TARGET / target_count ? PRINTER_SCALAR : PRINTER_CODE;
     struct instance i;
     struct buf object = {0}, what = {0};
-    if (t->family != FAMILY_CPU || !instance_of(&s, t, configs[n / 4 % 3], &i)) continue;
+    if (t->family != FAMILY_CPU || !instance_of(&s, t, configs[n / 4 % N_CONFIGS], &i)) continue;
     instance_name(&i, &what);
     if (object_of(&i, printer, &object)) check_undefined(&object, what.data), objects++;
     buf_free(&object), buf_free(&what);

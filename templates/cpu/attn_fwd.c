@@ -53,6 +53,9 @@ $include "cpu/start.inc"
 
 $include "cpu/rescale.inc"
 
+$if algo == "fa1"
+  $include "cpu/invert.inc"
+
 $include "cpu/exp_block.inc"
 
 $if stages == 2
@@ -66,19 +69,26 @@ $include "cpu/edge.inc"
 
 $include "cpu/epilogue.inc"
 
-$include "cpu/forward.inc"
+$if algo == "standard"
+  $include "cpu/forward_standard.inc"
+$elif algo == "fa1"
+  $include "cpu/forward_fa1.inc"
+$else
+  $include "cpu/forward.inc"
 
 const struct strobe_kernel ${symbol} = {
   STROBE_ABI,
-  $if pack_k || pack_v
-    2,
-  $else
-    1,
+  ${(pack_k || pack_v) + (algo == "standard" ? 3 : 1)},
   ${scratch_bytes},
   workspace_bytes,
   {
     $if pack_k || pack_v
       {"pack", pack_items, pack},
-    {"forward", items, forward},
+    $if algo == "standard"
+      {"scores", items, scores},
+      {"softmax", items, softmax},
+      {"output", items, output},
+    $else
+      {"forward", items, forward},
   },
 };
