@@ -7,12 +7,6 @@ static inline __mmask16 first_lanes(strobe_i64 n) {
   return (__mmask16)(n <= 0 ? 0u : n >= 16 ? 0xffffu : (1u << n) - 1u);
 }
 
-static const unsigned zip_lo[16] = { // a0 b0 a1 b1 ... a7 b7
-  0x00000000u, 0x00000010u, 0x00000001u, 0x00000011u, 0x00000002u, 0x00000012u, 0x00000003u, 0x00000013u,
-  0x00000004u, 0x00000014u, 0x00000005u, 0x00000015u, 0x00000006u, 0x00000016u, 0x00000007u, 0x00000017u};
-static const unsigned zip_hi[16] = { // a8 b8 ... a15 b15
-  0x00000008u, 0x00000018u, 0x00000009u, 0x00000019u, 0x0000000au, 0x0000001au, 0x0000000bu, 0x0000001bu,
-  0x0000000cu, 0x0000001cu, 0x0000000du, 0x0000001du, 0x0000000eu, 0x0000001eu, 0x0000000fu, 0x0000001fu};
 static const unsigned exp2_b0[16] = { // degree 2, constant term
   0x3f800000u, 0x3f85aac3u, 0x3f8b95c2u, 0x3f91c3d4u, 0x3f9837f0u, 0x3f9ef532u, 0x3fa5fed7u, 0x3fad583fu,
   0x3fb504f3u, 0x3fbd08a4u, 0x3fc5672au, 0x3fce248cu, 0x3fd744fdu, 0x3fe0ccdfu, 0x3feac0c7u, 0x3ff5257du};
@@ -80,104 +74,135 @@ KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float 
   for (int c = 0; c < 16; c += 16, qt += 16) {
     float *to = qt;
     for (int x = 0; x < 32; x += 16, to += 256) {
-      const float *from;
-      from = q + (c + 0 < n ? c + 0 : n - 1) * stride + x * 1;
-      {
-        r0 = _mm512_loadu_ps(from);
+      const float *from = q + c * stride + x;
+      if (c + 16 <= n) {
+        {
+          r0 = _mm512_loadu_ps(from);
+          r2 = _mm512_loadu_ps(from + stride);
+          r1 = _mm512_loadu_ps(from + 2 * stride);
+          r3 = _mm512_loadu_ps(from + 3 * stride);
+        }
+        from += 4 * stride;
+        {
+          r4 = _mm512_loadu_ps(from);
+          r6 = _mm512_loadu_ps(from + stride);
+          r5 = _mm512_loadu_ps(from + 2 * stride);
+          r7 = _mm512_loadu_ps(from + 3 * stride);
+        }
+        from += 4 * stride;
+        {
+          r8 = _mm512_loadu_ps(from);
+          r10 = _mm512_loadu_ps(from + stride);
+          r9 = _mm512_loadu_ps(from + 2 * stride);
+          r11 = _mm512_loadu_ps(from + 3 * stride);
+        }
+        from += 4 * stride;
+        {
+          r12 = _mm512_loadu_ps(from);
+          r14 = _mm512_loadu_ps(from + stride);
+          r13 = _mm512_loadu_ps(from + 2 * stride);
+          r15 = _mm512_loadu_ps(from + 3 * stride);
+        }
+        from += 4 * stride;
+      } else {
+        from = q + (c + 0 < n ? c + 0 : n - 1) * stride + x;
+        {
+          r0 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 1 < n ? c + 1 : n - 1) * stride + x;
+        {
+          r2 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 2 < n ? c + 2 : n - 1) * stride + x;
+        {
+          r1 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 3 < n ? c + 3 : n - 1) * stride + x;
+        {
+          r3 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 4 < n ? c + 4 : n - 1) * stride + x;
+        {
+          r4 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 5 < n ? c + 5 : n - 1) * stride + x;
+        {
+          r6 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 6 < n ? c + 6 : n - 1) * stride + x;
+        {
+          r5 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 7 < n ? c + 7 : n - 1) * stride + x;
+        {
+          r7 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 8 < n ? c + 8 : n - 1) * stride + x;
+        {
+          r8 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 9 < n ? c + 9 : n - 1) * stride + x;
+        {
+          r10 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 10 < n ? c + 10 : n - 1) * stride + x;
+        {
+          r9 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 11 < n ? c + 11 : n - 1) * stride + x;
+        {
+          r11 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 12 < n ? c + 12 : n - 1) * stride + x;
+        {
+          r12 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 13 < n ? c + 13 : n - 1) * stride + x;
+        {
+          r14 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 14 < n ? c + 14 : n - 1) * stride + x;
+        {
+          r13 = _mm512_loadu_ps(from);
+        }
+        from = q + (c + 15 < n ? c + 15 : n - 1) * stride + x;
+        {
+          r15 = _mm512_loadu_ps(from);
+        }
       }
-      from = q + (c + 1 < n ? c + 1 : n - 1) * stride + x * 1;
       {
-        r1 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 2 < n ? c + 2 : n - 1) * stride + x * 1;
-      {
-        r2 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 3 < n ? c + 3 : n - 1) * stride + x * 1;
-      {
-        r3 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 4 < n ? c + 4 : n - 1) * stride + x * 1;
-      {
-        r4 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 5 < n ? c + 5 : n - 1) * stride + x * 1;
-      {
-        r5 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 6 < n ? c + 6 : n - 1) * stride + x * 1;
-      {
-        r6 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 7 < n ? c + 7 : n - 1) * stride + x * 1;
-      {
-        r7 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 8 < n ? c + 8 : n - 1) * stride + x * 1;
-      {
-        r8 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 9 < n ? c + 9 : n - 1) * stride + x * 1;
-      {
-        r9 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 10 < n ? c + 10 : n - 1) * stride + x * 1;
-      {
-        r10 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 11 < n ? c + 11 : n - 1) * stride + x * 1;
-      {
-        r11 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 12 < n ? c + 12 : n - 1) * stride + x * 1;
-      {
-        r12 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 13 < n ? c + 13 : n - 1) * stride + x * 1;
-      {
-        r13 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 14 < n ? c + 14 : n - 1) * stride + x * 1;
-      {
-        r14 = _mm512_loadu_ps(from);
-      }
-      from = q + (c + 15 < n ? c + 15 : n - 1) * stride + x * 1;
-      {
-        r15 = _mm512_loadu_ps(from);
-      }
-      {
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r8); r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r8); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
-        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
-        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r7; r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r4); r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r4); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
-        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
-        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r11; r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r2); r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r2); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
-        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
-        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r13; r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r1); r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r1); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
-        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
-        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r14; r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 low_ = _mm512_unpacklo_ps(r0, r2); r2 = _mm512_unpackhi_ps(r0, r2); r0 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r1, r3); r3 = _mm512_unpackhi_ps(r1, r3); r1 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r0), b_ = _mm512_castps_pd(r1); r0 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r1 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r2), b_ = _mm512_castps_pd(r3); r2 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r3 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r4, r6); r6 = _mm512_unpackhi_ps(r4, r6); r4 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r5, r7); r7 = _mm512_unpackhi_ps(r5, r7); r5 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r4), b_ = _mm512_castps_pd(r5); r4 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r5 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r6), b_ = _mm512_castps_pd(r7); r6 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r7 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r8, r10); r10 = _mm512_unpackhi_ps(r8, r10); r8 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r9, r11); r11 = _mm512_unpackhi_ps(r9, r11); r9 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r8), b_ = _mm512_castps_pd(r9); r8 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r9 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r10), b_ = _mm512_castps_pd(r11); r10 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r11 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r12, r14); r14 = _mm512_unpackhi_ps(r12, r14); r12 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r13, r15); r15 = _mm512_unpackhi_ps(r13, r15); r13 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r12), b_ = _mm512_castps_pd(r13); r12 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r13 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r14), b_ = _mm512_castps_pd(r15); r14 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r15 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 even_ = _mm512_shuffle_f32x4(r0, r4, 136); r4 = _mm512_shuffle_f32x4(r0, r4, 221); r0 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r1, r5, 136); r5 = _mm512_shuffle_f32x4(r1, r5, 221); r1 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r2, r6, 136); r6 = _mm512_shuffle_f32x4(r2, r6, 221); r2 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r3, r7, 136); r7 = _mm512_shuffle_f32x4(r3, r7, 221); r3 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r8, r12, 136); r12 = _mm512_shuffle_f32x4(r8, r12, 221); r8 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r9, r13, 136); r13 = _mm512_shuffle_f32x4(r9, r13, 221); r9 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r10, r14, 136); r14 = _mm512_shuffle_f32x4(r10, r14, 221); r10 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r11, r15, 136); r15 = _mm512_shuffle_f32x4(r11, r15, 221); r11 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r0, r8, 136); r8 = _mm512_shuffle_f32x4(r0, r8, 221); r0 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r1, r9, 136); r9 = _mm512_shuffle_f32x4(r1, r9, 221); r1 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r2, r10, 136); r10 = _mm512_shuffle_f32x4(r2, r10, 221); r2 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r3, r11, 136); r11 = _mm512_shuffle_f32x4(r3, r11, 221); r3 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r4, r12, 136); r12 = _mm512_shuffle_f32x4(r4, r12, 221); r4 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r5, r13, 136); r13 = _mm512_shuffle_f32x4(r5, r13, 221); r5 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r6, r14, 136); r14 = _mm512_shuffle_f32x4(r6, r14, 221); r6 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r7, r15, 136); r15 = _mm512_shuffle_f32x4(r7, r15, 221); r7 = even_; }
         r0 = _mm512_mul_ps(r0, _mm512_set1_ps(scale[0]));
         _mm512_storeu_ps(to, r0);
         r1 = _mm512_mul_ps(r1, _mm512_set1_ps(scale[0]));
@@ -680,39 +705,23 @@ KERNEL void exp_edge(float *score, const float *m, float *l, int n, int off) {
   (void)off;
 }
 
-// O^T = alpha O^T + V^T P^T over the visible keys: V of a hidden key is multiplied by nothing, so its NaN stays where it is seen.
+// O^T = alpha O^T + V^T P^T over the visible keys. V of a hidden key counts as 0, so its NaN stays where it is seen.
 KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *ot, int nk, int off) {
   for (int d = 0; d < 32; d += 2) {
     const float *row = p;
     const float *value = v;
-    int t = 0, n = off;
+    int t = 0;
     __m512 s0_0, s1_0;
-    __m512 q0;
     {
-      q0 = _mm512_loadu_ps(alpha);
-      s0_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot));
-      s1_0 = _mm512_mul_ps(q0, _mm512_loadu_ps(ot + 16));
-    }
-    for (int end = visible(nk, off, 0); t + 3 < end; t += 4) {
+      __m512 q;
       {
-        q0 = _mm512_loadu_ps(row);
-        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[0]), s0_0);
-        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[1]), s1_0);
-        q0 = _mm512_loadu_ps(row + 16);
-        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[32]), s0_0);
-        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[33]), s1_0);
-        q0 = _mm512_loadu_ps(row + 32);
-        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[64]), s0_0);
-        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[65]), s1_0);
-        q0 = _mm512_loadu_ps(row + 48);
-        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[96]), s0_0);
-        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[97]), s1_0);
+        q = _mm512_loadu_ps(alpha);
+        s0_0 = _mm512_mul_ps(q, _mm512_loadu_ps(ot));
+        s1_0 = _mm512_mul_ps(q, _mm512_loadu_ps(ot + 16));
       }
-      row += 64;
-      value += 4 * 32;
-      n += 4;
     }
-    for (int end = visible(nk, off, 0); t + 0 < end; t += 1) {
+    for (; t < nk; t += 1) {
+      __m512 q0;
       {
         q0 = _mm512_loadu_ps(row);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(value[0]), s0_0);
@@ -720,7 +729,6 @@ KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *o
       }
       row += 16;
       value += 1 * 32;
-      n += 1;
     }
     {
       _mm512_storeu_ps(ot, s0_0);
@@ -728,7 +736,6 @@ KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *o
     }
     v += 2;
     ot += 32;
-    (void)n;
   }
   (void)off;
 }
@@ -766,152 +773,183 @@ KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, 
       float *to = o + d;
       {
         r0 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot));
-        r1 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 16));
-        r2 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 32));
+        r2 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 16));
+        r1 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 32));
         r3 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 48));
         r4 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 64));
-        r5 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 80));
-        r6 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 96));
+        r6 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 80));
+        r5 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 96));
         r7 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 112));
         r8 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 128));
-        r9 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 144));
-        r10 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 160));
+        r10 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 144));
+        r9 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 160));
         r11 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 176));
         r12 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 192));
-        r13 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 208));
-        r14 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 224));
+        r14 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 208));
+        r13 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 224));
         r15 = _mm512_mul_ps(inv, _mm512_loadu_ps(ot + 240));
       }
       {
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r8); r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r8); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
-        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
-        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r7; r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r4); r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r4); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r12); r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r12); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
-        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
-        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r3; r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r11; r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r2); r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r2); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r6); r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r6); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r10); r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r10); }
-        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r14); r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r14); }
-        { __m512 zip_ = r1; r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
-        { __m512 zip_ = r5; r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r9; r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r13; r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
-        { __m512 zip_ = r0; r0 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r1); r1 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r1); }
-        { __m512 zip_ = r2; r2 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r3); r3 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r3); }
-        { __m512 zip_ = r4; r4 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r5); r5 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r5); }
-        { __m512 zip_ = r6; r6 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r7); r7 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r7); }
-        { __m512 zip_ = r8; r8 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r9); r9 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r9); }
-        { __m512 zip_ = r10; r10 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r11); r11 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r11); }
-        { __m512 zip_ = r12; r12 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r13); r13 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r13); }
-        { __m512 zip_ = r14; r14 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_lo), r15); r15 = _mm512_permutex2var_ps(zip_, _mm512_loadu_si512(zip_hi), r15); }
+        { __m512 low_ = _mm512_unpacklo_ps(r0, r2); r2 = _mm512_unpackhi_ps(r0, r2); r0 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r1, r3); r3 = _mm512_unpackhi_ps(r1, r3); r1 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r0), b_ = _mm512_castps_pd(r1); r0 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r1 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r2), b_ = _mm512_castps_pd(r3); r2 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r3 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r4, r6); r6 = _mm512_unpackhi_ps(r4, r6); r4 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r5, r7); r7 = _mm512_unpackhi_ps(r5, r7); r5 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r4), b_ = _mm512_castps_pd(r5); r4 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r5 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r6), b_ = _mm512_castps_pd(r7); r6 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r7 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r8, r10); r10 = _mm512_unpackhi_ps(r8, r10); r8 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r9, r11); r11 = _mm512_unpackhi_ps(r9, r11); r9 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r8), b_ = _mm512_castps_pd(r9); r8 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r9 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r10), b_ = _mm512_castps_pd(r11); r10 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r11 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 low_ = _mm512_unpacklo_ps(r12, r14); r14 = _mm512_unpackhi_ps(r12, r14); r12 = low_; }
+        { __m512 low_ = _mm512_unpacklo_ps(r13, r15); r15 = _mm512_unpackhi_ps(r13, r15); r13 = low_; }
+        { __m512d a_ = _mm512_castps_pd(r12), b_ = _mm512_castps_pd(r13); r12 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r13 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512d a_ = _mm512_castps_pd(r14), b_ = _mm512_castps_pd(r15); r14 = _mm512_castpd_ps(_mm512_unpacklo_pd(a_, b_)); r15 = _mm512_castpd_ps(_mm512_unpackhi_pd(a_, b_)); }
+        { __m512 even_ = _mm512_shuffle_f32x4(r0, r4, 136); r4 = _mm512_shuffle_f32x4(r0, r4, 221); r0 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r1, r5, 136); r5 = _mm512_shuffle_f32x4(r1, r5, 221); r1 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r2, r6, 136); r6 = _mm512_shuffle_f32x4(r2, r6, 221); r2 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r3, r7, 136); r7 = _mm512_shuffle_f32x4(r3, r7, 221); r3 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r8, r12, 136); r12 = _mm512_shuffle_f32x4(r8, r12, 221); r8 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r9, r13, 136); r13 = _mm512_shuffle_f32x4(r9, r13, 221); r9 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r10, r14, 136); r14 = _mm512_shuffle_f32x4(r10, r14, 221); r10 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r11, r15, 136); r15 = _mm512_shuffle_f32x4(r11, r15, 221); r11 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r0, r8, 136); r8 = _mm512_shuffle_f32x4(r0, r8, 221); r0 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r1, r9, 136); r9 = _mm512_shuffle_f32x4(r1, r9, 221); r1 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r2, r10, 136); r10 = _mm512_shuffle_f32x4(r2, r10, 221); r2 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r3, r11, 136); r11 = _mm512_shuffle_f32x4(r3, r11, 221); r3 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r4, r12, 136); r12 = _mm512_shuffle_f32x4(r4, r12, 221); r4 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r5, r13, 136); r13 = _mm512_shuffle_f32x4(r5, r13, 221); r5 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r6, r14, 136); r14 = _mm512_shuffle_f32x4(r6, r14, 221); r6 = even_; }
+        { __m512 even_ = _mm512_shuffle_f32x4(r7, r15, 136); r15 = _mm512_shuffle_f32x4(r7, r15, 221); r7 = even_; }
       }
-      if (c + 0 < n) {
+      if (c + 16 <= n) {
         {
           _mm512_storeu_ps(to, r0);
+          _mm512_storeu_ps(to + stride, r1);
+          _mm512_storeu_ps(to + 2 * stride, r2);
+          _mm512_storeu_ps(to + 3 * stride, r3);
         }
-      }
-      to += stride;
-      if (c + 1 < n) {
-        {
-          _mm512_storeu_ps(to, r1);
-        }
-      }
-      to += stride;
-      if (c + 2 < n) {
-        {
-          _mm512_storeu_ps(to, r2);
-        }
-      }
-      to += stride;
-      if (c + 3 < n) {
-        {
-          _mm512_storeu_ps(to, r3);
-        }
-      }
-      to += stride;
-      if (c + 4 < n) {
+        to += 4 * stride;
         {
           _mm512_storeu_ps(to, r4);
+          _mm512_storeu_ps(to + stride, r5);
+          _mm512_storeu_ps(to + 2 * stride, r6);
+          _mm512_storeu_ps(to + 3 * stride, r7);
         }
-      }
-      to += stride;
-      if (c + 5 < n) {
-        {
-          _mm512_storeu_ps(to, r5);
-        }
-      }
-      to += stride;
-      if (c + 6 < n) {
-        {
-          _mm512_storeu_ps(to, r6);
-        }
-      }
-      to += stride;
-      if (c + 7 < n) {
-        {
-          _mm512_storeu_ps(to, r7);
-        }
-      }
-      to += stride;
-      if (c + 8 < n) {
+        to += 4 * stride;
         {
           _mm512_storeu_ps(to, r8);
+          _mm512_storeu_ps(to + stride, r9);
+          _mm512_storeu_ps(to + 2 * stride, r10);
+          _mm512_storeu_ps(to + 3 * stride, r11);
         }
-      }
-      to += stride;
-      if (c + 9 < n) {
-        {
-          _mm512_storeu_ps(to, r9);
-        }
-      }
-      to += stride;
-      if (c + 10 < n) {
-        {
-          _mm512_storeu_ps(to, r10);
-        }
-      }
-      to += stride;
-      if (c + 11 < n) {
-        {
-          _mm512_storeu_ps(to, r11);
-        }
-      }
-      to += stride;
-      if (c + 12 < n) {
+        to += 4 * stride;
         {
           _mm512_storeu_ps(to, r12);
+          _mm512_storeu_ps(to + stride, r13);
+          _mm512_storeu_ps(to + 2 * stride, r14);
+          _mm512_storeu_ps(to + 3 * stride, r15);
+        }
+        to += 4 * stride;
+      } else {
+        if (c + 0 < n) {
+          {
+            _mm512_storeu_ps(to, r0);
+          }
+          to += stride;
+        }
+        if (c + 1 < n) {
+          {
+            _mm512_storeu_ps(to, r1);
+          }
+          to += stride;
+        }
+        if (c + 2 < n) {
+          {
+            _mm512_storeu_ps(to, r2);
+          }
+          to += stride;
+        }
+        if (c + 3 < n) {
+          {
+            _mm512_storeu_ps(to, r3);
+          }
+          to += stride;
+        }
+        if (c + 4 < n) {
+          {
+            _mm512_storeu_ps(to, r4);
+          }
+          to += stride;
+        }
+        if (c + 5 < n) {
+          {
+            _mm512_storeu_ps(to, r5);
+          }
+          to += stride;
+        }
+        if (c + 6 < n) {
+          {
+            _mm512_storeu_ps(to, r6);
+          }
+          to += stride;
+        }
+        if (c + 7 < n) {
+          {
+            _mm512_storeu_ps(to, r7);
+          }
+          to += stride;
+        }
+        if (c + 8 < n) {
+          {
+            _mm512_storeu_ps(to, r8);
+          }
+          to += stride;
+        }
+        if (c + 9 < n) {
+          {
+            _mm512_storeu_ps(to, r9);
+          }
+          to += stride;
+        }
+        if (c + 10 < n) {
+          {
+            _mm512_storeu_ps(to, r10);
+          }
+          to += stride;
+        }
+        if (c + 11 < n) {
+          {
+            _mm512_storeu_ps(to, r11);
+          }
+          to += stride;
+        }
+        if (c + 12 < n) {
+          {
+            _mm512_storeu_ps(to, r12);
+          }
+          to += stride;
+        }
+        if (c + 13 < n) {
+          {
+            _mm512_storeu_ps(to, r13);
+          }
+          to += stride;
+        }
+        if (c + 14 < n) {
+          {
+            _mm512_storeu_ps(to, r14);
+          }
+          to += stride;
+        }
+        if (c + 15 < n) {
+          {
+            _mm512_storeu_ps(to, r15);
+          }
+          to += stride;
         }
       }
-      to += stride;
-      if (c + 13 < n) {
-        {
-          _mm512_storeu_ps(to, r13);
-        }
-      }
-      to += stride;
-      if (c + 14 < n) {
-        {
-          _mm512_storeu_ps(to, r14);
-        }
-      }
-      to += stride;
-      if (c + 15 < n) {
-        {
-          _mm512_storeu_ps(to, r15);
-        }
-      }
-      to += stride;
       ot += 256;
     }
     if (lse) {
