@@ -39,10 +39,23 @@ static void bad_input(void **state) {
               strstr(row[i].arguments, "sm90a") ? "" : row[i].other);
 }
 
+// With as much time as this machine, which others may be using, wants.
+static const struct outcome *tune_some(void) {
+  static const char *const budgets[] = {"0.7s", "3s", "12s", "50s"};
+  const struct outcome *o = NULL;
+  for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++) {
+    char command[160];
+    snprintf(command, sizeof command,
+             "tune d32:f32:b1h2q128k128 --budget %s --candidates 6 --db t.txt --plot map.svg --explain", budgets[i]);
+    o = works(command);
+    if (shell("grep -q d32:f32 t.txt")) break;
+  }
+  return o;
+}
+
 static void tunes_and_records(void **state) {
   (void)state;
-  const struct outcome *o =
-      works("tune d32:f32:b1h2q128k128 --budget 0.7s --candidates 6 --db t.txt --plot map.svg --explain");
+  const struct outcome *o = tune_some();
   assert_non_null(strstr(o->out, "the default"));
   assert_non_null(strstr(o->out, "rank correlation"));
   assert_non_null(strstr(o->out, "recorded in t.txt"));

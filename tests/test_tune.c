@@ -354,28 +354,40 @@ static struct tune_request request(const char *text, double budget) {
   return r;
 }
 
+static int count_timed(const struct tune_result *result) {
+  int timed = 0;
+  for (int c = 0; c < result->n; c++) timed += result->candidates[c].ratio > 0;
+  return timed;
+}
+
+// With as much time as this machine, which others may be using, wants for two candidates.
+static void tune_some(const char *text, struct tune_result *result) {
+  struct error err = {0};
+  for (double budget = 0.8; budget < 60; budget *= 4) {
+    const struct tune_request r = request(text, budget);
+    if (tune(&r, result, &err)) fail_msg("%s: %s", text, err.text);
+    if (count_timed(result) >= 2) return;
+    tune_result_free(result);
+  }
+  fail_msg("%s: a minute is too short", text);
+}
+
 static void finds_and_verifies(void **state) {
   (void)state;
   static const char *const problems[] = {"d64:f32:b1h2q256k256", "d64:bf16:causal:b1h2q256k300",
                                          "d64:f32:b1h8/2q1k2000"};
   for (size_t i = 0; i < sizeof problems / sizeof *problems; i++) {
-    const struct tune_request r = request(problems[i], 0.8);
     struct tune_result result;
-    struct error err = {0};
-    if (tune(&r, &result, &err)) fail_msg("%s: %s", problems[i], err.text);
+    tune_some(problems[i], &result);
     assert_int_equal(result.wrong, 0);
     assert_true(result.n >= 2);
     assert_true(result.candidates[result.default_at].is_default);
     assert_true(result.best == result.default_at || result.gain_bound < 1);
-    int timed = 0;
-    for (int c = 0; c < result.n; c++) {
-      timed += result.candidates[c].ratio > 0;
+    for (int c = 0; c < result.n; c++)
       if (result.candidates[c].ratio > 0) assert_true(result.candidates[c].verified);
-    }
-    assert_true(timed >= 2);
     struct tune_record records[16];
     const int n = tune_records(&result, records);
-    assert_int_equal(n, timed);
+    assert_int_equal(n, count_timed(&result));
     int decided = 0;
     for (int c = 0; c < n; c++) decided += records[c].mark != TUNE_TRIED;
     assert_int_equal(decided, 1);
@@ -400,8 +412,9 @@ static void stops_when_asked(void **state) {
 
 // ---- plans ----
 
-static void describe(strobe_context *ctx, enum strobe_effort effort, char config[256], char tuned[256]) {
-  const struct strobe_plan_options o = {.size = sizeof o, .effort = effort, .budget_s = 0.8};
+static void describe(strobe_context *ctx, double budget_s, char config[256], char tuned[256]) {
+  const struct strobe_plan_options o = {
+      .size = sizeof o, .effort = budget_s > 0 ? STROBE_MEASURE : STROBE_ESTIMATE, .budget_s = budget_s};
   strobe_plan *plan;
   if (strobe_plan_create(ctx, "d32:f32:b1h2q200k200", &o, &plan)) fail_msg("%s", strobe_error());
   struct strobe_plan_info info = {.size = sizeof info};
@@ -418,15 +431,15 @@ static void plans_remember(void **state) {
   unlink(db_path);
   const struct strobe_context_options one = {.size = sizeof one, .n_workers = 1};
   assert_int_equal(strobe_context_create(&one, &ctx), 0);
-  describe(ctx, STROBE_ESTIMATE, heuristic, tuned);
+  describe(ctx, 0, heuristic, tuned);
   assert_string_equal(tuned, "");
-  describe(ctx, STROBE_MEASURE, measured, tuned);
+  for (double budget = 0.8; budget < 60 && !tuned[0]; budget *= 4) describe(ctx, budget, measured, tuned);
   assert_true(strlen(tuned) > 0);
   strobe_context_destroy(ctx);
 
   // Another context, as another process would: the record is found, nothing is timed.
   assert_int_equal(strobe_context_create(&one, &ctx), 0);
-  describe(ctx, STROBE_ESTIMATE, later, tuned);
+  describe(ctx, 0, later, tuned);
   assert_string_equal(later, measured);
   assert_true(strlen(tuned) > 0);
   strobe_context_destroy(ctx);
@@ -454,7 +467,7 @@ static void plans_take_compiled_in_tunings(void **state) {
   strobe_context *ctx;
   struct strobe_context_options o = {.size = sizeof o, .n_workers = 1, .tunings = line.data};
   assert_int_equal(strobe_context_create(&o, &ctx), 0);
-  describe(ctx, STROBE_ESTIMATE, config, tuned);
+  describe(ctx, 0, config, tuned);
   assert_string_equal(config, text.data);
   strobe_context_destroy(ctx);
   o.tunings = "nonsense";
