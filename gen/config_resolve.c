@@ -182,7 +182,8 @@ static int check_tile_n(struct resolver *r) {
 static const char *must_pack(const struct resolver *r, bool is_v) {
   if (is_v && r->pairs) return "bf16 V is always packed in pairs of rows";
   if (!r->pairs && r->s->kv != DT_F32) return "16-bit rows are widened to f32 when they are packed";
-  if (is_v && r->s->head_dim_v % r->v[CFG_TILE_N])
+  const int tile = r->v[CFG_TILE_N]; // defaults are asked for before it is checked
+  if (is_v && tile > 0 && r->s->head_dim_v % tile)
     return "rows are padded to a multiple of tile_n when they are packed";
   if (!is_v && r->k_width != r->s->head_dim) return "rows are padded to a multiple of 4 when they are packed";
   return NULL;

@@ -180,6 +180,7 @@ static void says_why_not(void **state) {
       {"d128:f32", "c99", "block_n=1000", "512 is the nearest"},
       {"d128:bf16", "c99", "block_n=48", "64 is the nearest"},
       {"d128:f32", "c99", "tile_n=0", "tile_n 0 with block_n=128: must be"},
+      {"d128:f32:q5k5", "c99", "tile_n=0", "tile_n 0 with block_n=128: must be"},
       {"d128:f32", "c99", "tile_n=9", "8 is the nearest"},
       {"d128:f32", "c99", "block_n=128,tile_n=3", "4 is the nearest"},
       {"d128:bf16", "c99", "tile_n=1", "even with bf16; 2 is the nearest"},
@@ -217,13 +218,14 @@ static void says_why_not(void **state) {
       {"d128:q=f32,kv=f16", "avx512bf16", "pack_k=0", "pack_k 0 with head_dim 128 of f16: 16-bit rows are widened"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-    struct spec s = spec_of(cases[i].spec, NULL);
+    struct problem p;
+    struct spec s = spec_of(cases[i].spec, &p);
     struct config c, before;
     struct error err = {0};
     config_clear(&c);
     assert_int_equal(config_parse(cases[i].given, &c, &err), 0);
     before = c;
-    if (!config_resolve(&s, target_find(cases[i].target), NULL, &c, &err)) fail_msg("%s is accepted", cases[i].given);
+    if (!config_resolve(&s, target_find(cases[i].target), &p, &c, &err)) fail_msg("%s is accepted", cases[i].given);
     if (!strstr(err.text, cases[i].says)) fail_msg("%s: '%s' lacks '%s'", cases[i].given, err.text, cases[i].says);
     assert_memory_equal(&c, &before, sizeof c);
   }
