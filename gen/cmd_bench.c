@@ -14,7 +14,7 @@ struct bench_options {
   const char *target, *set, *kv_lens, *plot, *only;
   int backend, layout, suite, dtype;
   int64_t runs, threads, seed;
-  bool json, csv, jit;
+  bool json, csv, jit, ablate;
 };
 
 #define ROW(kind, field, ...) OPTION(kind, struct bench_options, field, __VA_ARGS__)
@@ -38,6 +38,9 @@ static const struct option_row rows[] = {
     ROW(OPT_INT, seed, .name = "seed", .value = "N", .about = "of the random inputs (default: 1)", .least = 0,
         .most = INT64_MAX),
     ROW(OPT_FLAG, jit, .name = "jit", .about = "time the way from spec to function instead, --runs times"),
+    ROW(OPT_FLAG, ablate, .name = "ablate",
+        .about = "time standard attention, then with one idea more in each row, until it is FlashAttention-3 (default "
+                 "PROBLEM: d64:bf16:b1h8q4096k4096)"),
     ROW(OPT_FLAG, json, .name = "json", .about = "print an array of results as JSON"),
     ROW(OPT_FLAG, csv, .name = "csv", .about = "print the table as CSV"),
     ROW(OPT_TEXT, plot, .name = "plot", .value = "FILE", .about = "also draw the rates as bars, into an SVG file"),
@@ -175,10 +178,12 @@ static int check_operands(const struct command *c, const struct bench_options *o
   if (o->suite && c->n_operands)
     return fail(err, STROBE_INVALID, "bench: PROBLEM \"%s\" and --suite: only one of them is allowed",
                 quote(slice_of(c->operands[0])).text);
-  if (!o->suite && !c->n_operands)
+  if (o->ablate && c->n_operands > 1)
+    return fail(err, STROBE_INVALID, "--ablate with %d PROBLEMs: one is allowed", c->n_operands);
+  if (!o->suite && !o->ablate && !c->n_operands)
     return fail(err, STROBE_INVALID,
                 "bench: PROBLEM... is missing; usage: strobe bench PROBLEM... [OPTION]..., or strobe bench --suite "
-                "hopper, or --suite cpu");
+                "hopper, or --suite cpu, or --ablate");
   if (o->dtype && o->suite != SUITE_HOPPER)
     return fail(err, STROBE_INVALID, "--dtype without --suite hopper: the dtype is part of the problem; leave it out");
   if (o->only && o->suite != SUITE_CPU)
@@ -239,6 +244,18 @@ static int run_problems(char *const *problems, int n, const struct bench_options
   return gpu ? bench_gpu(problems, n, &on_gpu, err) : run_cpu(problems, n, o, err);
 }
 
+static int check_ablate(const struct bench_options *o, const struct target *gpu, struct error *err) {
+  const struct {
+    const char *name;
+    bool given;
+  } refused[] = {{"--suite", o->suite}, {"--jit", o->jit}, {"--plot", o->plot}};
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+    if (refused[i].given)
+      return fail(err, STROBE_INVALID, "--ablate and %s: only one of them is allowed", refused[i].name);
+  if (gpu) return fail(err, STROBE_INVALID, "--ablate with --target %s: algo is a field of CPU kernels", gpu->name);
+  return 0;
+}
+
 static int run_hopper(const struct bench_options *o, const struct target *gpu, struct error *err) {
   struct bench_problems suite = {NULL, NULL, 0};
   int status = bench_suite(o->dtype == 2 ? "f16" : "bf16", &suite, err);
@@ -254,7 +271,11 @@ static int run(const struct command *c, struct error *err) {
   if (gpu && gpu->family != FAMILY_CUDA) gpu = NULL;
   int status = check_operands(c, o, err);
   if (!status) status = check_flags(o, gpu != NULL, err);
-  if (!status && o->suite == SUITE_CPU) {
+  if (!status && o->ablate) {
+    const struct bench_ablate_options ablate = {case_options(o), o->json, o->csv};
+    status = check_ablate(o, gpu, err);
+    if (!status) status = bench_ablate(c->n_operands ? c->operands[0] : NULL, &ablate, err);
+  } else if (!status && o->suite == SUITE_CPU) {
     const struct bench_cpu_options cpu = {case_options(o), o->only, o->plot, o->json, o->csv};
     status = check_cpu_suite(o, err);
     if (!status) status = bench_cpu(&cpu, err);

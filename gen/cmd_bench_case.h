@@ -53,4 +53,11 @@ struct bench_cpu_options {
 };
 int bench_cpu(const struct bench_cpu_options *o, struct error *err);
 
+// `bench --ablate`: one problem (NULL: the usual one) with more and more of the ideas.
+struct bench_ablate_options {
+  struct bench_case_options each; // set: fields that all rows have
+  bool json, csv;
+};
+int bench_ablate(const char *problem, const struct bench_ablate_options *o, struct error *err);
+
 #endif

@@ -58,6 +58,13 @@ static void json_parses(void **state) {
                               "\"verdict\", \"detail\"} for c in d[\"checks\"])");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --jit --json", "d[0][\"total_ms\"] >= 0");
+  json_holds("bench --ablate d32:f32:b1h2q64k200 --runs 1 --json",
+             "[r[\"idea\"] for r in d][:3] == [\"standard\", \"fa1\", \"fa2\"] and len(d) >= 4 and "
+             "all(r[\"ms\"] > 0 and r[\"percent\"] > 0 for r in d) and sum(r[\"default\"] for r in d) == 1");
+  json_holds("bench --ablate d64:f32:b1h2q1024k1024 --target c99 --backend scalar --runs 1 --json",
+             "d[0][\"workspace_bytes\"] >= 4 * 2 * 1024 * 1024 > d[1][\"workspace_bytes\"] > d[2][\"workspace_bytes\"] "
+             "and d[0][\"modelled_bytes\"] > 5 * 4 * 2 * 1024 * 1024 and "
+             "d[0][\"modelled_bytes\"] - d[2][\"modelled_bytes\"] == 5 * 4 * 2 * 1024 * 1024");
   json_holds("bench --suite cpu --only d128:f32:causal:b1h8q512 --runs 1 --json",
              "len(d) == 1 and d[0][\"resolve\"] == 86 and d[0][\"aim\"] == 89 and d[0][\"measured\"] > 0 and "
              "(d[0][\"measured\"] >= 86) == (d[0][\"reached\"] != \"no\")");
