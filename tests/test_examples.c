@@ -39,10 +39,10 @@ static int install(void **state) {
   if (n <= 0 || !mkdtemp(work)) return 1;
   self[n] = 0;
   snprintf(build, sizeof build, "%s", dirname(dirname(self)));
-  return shell(
-      "{ make -s install BUILD=%s PREFIX=%s/strobe && cp -r examples/vendored examples/embed %s/; } > %s/log 2>&1 || "
-      "{ cat %s/log; false; }",
-      build, work, work, work, work);
+  return shell("{ make -s install BUILD=%s PREFIX=%s/strobe && cp -r examples/vendored examples/embed examples/python "
+               "examples/autotune %s/; } > %s/log 2>&1 || "
+               "{ cat %s/log; false; }",
+               build, work, work, work, work);
 }
 
 static int clean_up(void **state) {
@@ -70,6 +70,28 @@ static void embed_plans_and_executes(void **state) {
   runs("cd embed && cc -Wall -Wextra -Werror embed.c -o embed $(PKG_CONFIG_PATH=../strobe/lib/pkgconfig pkg-config "
        "--cflags "
        "--libs strobe) && LD_LIBRARY_PATH=../strobe/lib ./embed");
+}
+
+// Tunes, finds the record, ships it.
+static void autotune_finds_what_it_recorded(void **state) {
+  (void)state;
+  needs("pkg-config");
+  runs("cd autotune && export PKG_CONFIG_PATH=$PWD/../strobe/lib/pkgconfig LD_LIBRARY_PATH=$PWD/../strobe/lib && "
+       "make run SECONDS=0.6 PROBLEM=d32:f32:b1h2q128 > out && test $(grep -c '^second plan .*of the default' out) = 2 "
+       "&& "
+       "grep -q strobe_tunings tunings.c");
+}
+
+static void python_agrees_with_numpy(void **state) {
+  (void)state;
+  needs("python3");
+  if (shell("python3 -c 'import numpy' 2> /dev/null")) {
+    print_message("could not check: no numpy\n");
+    skip();
+  }
+  runs("cd python && LD_LIBRARY_PATH=../strobe/lib python3 -B -W error example.py > out && grep -q '^refused: "
+       ".*float64' out && "
+       "! grep WRONG out && test $(grep -c ok$ out) -ge 18");
 }
 
 // The program that was built from owned files knows nothing of Strobe.
@@ -118,10 +140,9 @@ static void cmake_writes_kernels_during_the_build(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_demo_is_within_its_bounds),
-      cmocka_unit_test(embed_plans_and_executes),
-      cmocka_unit_test(vendored_needs_no_strobe),
-      cmocka_unit_test(cmake_writes_kernels_during_the_build),
+      cmocka_unit_test(the_demo_is_within_its_bounds),   cmocka_unit_test(embed_plans_and_executes),
+      cmocka_unit_test(autotune_finds_what_it_recorded), cmocka_unit_test(python_agrees_with_numpy),
+      cmocka_unit_test(vendored_needs_no_strobe),        cmocka_unit_test(cmake_writes_kernels_during_the_build),
   };
   return cmocka_run_group_tests(tests, install, clean_up);
 }
