@@ -115,7 +115,7 @@ static void bad_usage(void **state) {
       {"bench --ablate --plot a.svg", "--ablate", "--plot"},
       {"bench --ablate d64:q32k32 d64:q33k33", "--ablate", "2 PROBLEMs"},
       {"bench --ablate d64:q1k32", "kernel=decode", "17"},
-      {"bench --ablate d64:q32k32 --set algo=fa1", "--ablate", "twice"},
+      {"bench --ablate d64:q32k32 --set exp=poly3", "--ablate", "twice"},
       {"bench --ablate --target sm90a", "--ablate", "sm90a"},
       {"bench --suite cpu --jit", "--jit", "--suite cpu"},
       {"bench --suite cpu --only d65", "d65", "q1k"},
