@@ -111,6 +111,10 @@ struct exp_info {
 };
 extern const struct exp_info exp_table[EXP_COUNT];
 
+// Whether a field of a CPU kernel's config may change how a result is rounded. NONE: the kernel has no such field.
+enum rounding { ROUNDING_NONE, ROUNDING_NEVER, ROUNDING_MAY };
+extern const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT];
+
 #define CONFIG_UNSET (-1)
 
 struct config {
@@ -125,6 +129,8 @@ struct config_field_info {
 };
 extern const struct config_field_info config_fields[CFG_COUNT];
 
+// Whether another value of f may change a bit of what a kernel of this resolved config computes.
+bool config_changes_bits(enum config_field f, const struct config *c);
 bool config_field_applies(enum config_field f, const struct target *t); // to targets of this family
 void config_clear(struct config *c);                                    // all fields unset
 

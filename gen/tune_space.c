@@ -52,24 +52,23 @@ double tune_cost(const struct spec *s, const struct target *t, const struct prob
 enum { MAX_VALUES = 12, PER_VECTOR = -1 }; // PER_VECTOR: values are vectors of queries
 struct axis {
   enum config_field field;
-  bool changes_bits;
   int n, unit, values[MAX_VALUES];
 };
 
 static const struct axis prefill_axes[] = {
-    {CFG_BLOCK_M, false, 4, PER_VECTOR, {1, 2, 3, 4}},
-    {CFG_TILE_N, false, 6, 1, {2, 3, 4, 5, 6, 8}},
-    {CFG_BLOCK_N, true, 6, 1, {32, 64, 96, 128, 192, 256}},
-    {CFG_STAGES, false, 2, 1, {1, 2}},
-    {CFG_UNROLL, false, 2, 1, {0, 8}},
-    {CFG_EXP, true, EXP_COUNT, 1, {EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5}},
-    {CFG_PREFETCH, false, 2, 1, {0, 8}},
-    {CFG_PACK_K, false, 2, 1, {0, 1}},
-    {CFG_PACK_V, false, 2, 1, {0, 1}},
+    {CFG_BLOCK_M, 4, PER_VECTOR, {1, 2, 3, 4}},
+    {CFG_TILE_N, 6, 1, {2, 3, 4, 5, 6, 8}},
+    {CFG_BLOCK_N, 6, 1, {32, 64, 96, 128, 192, 256}},
+    {CFG_STAGES, 2, 1, {1, 2}},
+    {CFG_UNROLL, 2, 1, {0, 8}},
+    {CFG_EXP, EXP_COUNT, 1, {EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5}},
+    {CFG_PREFETCH, 2, 1, {0, 8}},
+    {CFG_PACK_K, 2, 1, {0, 1}},
+    {CFG_PACK_V, 2, 1, {0, 1}},
 };
 static const struct axis decode_axes[] = {
-    {CFG_BLOCK_N, true, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
-    {CFG_PREFETCH, false, 9, 1, {0, 4, 8, 12, 16, 24, 32, 48, 64}},
+    {CFG_BLOCK_N, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
+    {CFG_PREFETCH, 9, 1, {0, 4, 8, 12, 16, 24, 32, 48, 64}},
 };
 
 struct maker {
@@ -125,7 +124,7 @@ static int enumerate(struct maker *m, int axis, struct config *c, struct error *
   if (axis == m->n_axes) return keep(m, c, err);
   const struct axis *a = &m->axes[axis];
   if (m->base->v[a->field] != CONFIG_UNSET) return enumerate(m, axis + 1, c, err); // what was given stays
-  if (m->same_bits && a->changes_bits) {
+  if (m->same_bits && config_changes_bits(a->field, &m->fallback)) {
     c->v[a->field] = m->fallback.v[a->field];
     return enumerate(m, axis + 1, c, err);
   }
