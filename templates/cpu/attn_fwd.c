@@ -73,7 +73,13 @@ $if algo == "standard"
   $include "cpu/forward_standard.inc"
 $elif algo == "fa1"
   $include "cpu/forward_fa1.inc"
+$elif stages == 2
+  $include "cpu/tiles.inc"
+
+  $include "cpu/forward_pipelined.inc"
 $else
+  $include "cpu/tiles.inc"
+
   $include "cpu/forward.inc"
 
 const struct strobe_kernel ${symbol} = {

@@ -989,9 +989,9 @@ static strobe_i64 items(const struct strobe_args *a) {
   return a->batch * a->heads * ((a->q_len + 15) / 16);
 }
 
-// Algorithm 1 of FlashAttention-3 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
+// FlashAttention-2 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
 static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
-  float *const qt = scratch, *const s0 = qt + 512, *const ot = s0 + 512;
+  float *const qt = scratch, *const s = qt + 512, *const ot = s + 512;
   float *const m = ot + 512, *const l = m + 16, *const alpha = l + 16;
   float *const block_max = alpha + 16, *const scale = block_max + 16;
   const strobe_i64 tiles = (a->q_len + 15) / 16, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
@@ -1009,7 +1009,6 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
     const strobe_i64 whole = blocks.full + (blocks.rest > 0);
-    float *s = s0;
     for (strobe_i64 j = 0; j < whole; j++) {
       const int n_block = block_keys(blocks, j);
       qk_block(k, qt, s, block_max, n_block);
