@@ -1,5 +1,6 @@
 #include "cmd.h"
 #include "cuda_kernel.h"
+#include "tune_space.h"
 
 #include "../runtime/cpu.h"
 #include "../runtime/tune_db.h"
@@ -31,8 +32,9 @@ struct explained {
   enum printer printer;
   struct kernel_stats stats;
   struct buf name, problem_text;
-  size_t text_bytes;       // of what libtcc compiles
-  double flops, fma_slots; // of the whole problem
+  size_t text_bytes;                // of what libtcc compiles
+  double flops, fma_slots;          // of the whole problem
+  double predicted, predicted_d128; // per cent of peak by the slot model, for this head_dim and for 128; 0: no model
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
 };
 
@@ -81,6 +83,19 @@ static int count_work(struct explained *e, struct error *err) {
   return status;
 }
 
+// What the slot model says of this kernel, and of one for d128 with the same fields given: measured per cents of two
+// head dims should be in the same proportion.
+static void predict(struct explained *e) {
+  const struct target *t = e->instance.target;
+  struct problem other = e->problem;
+  struct config c = e->given;
+  if (t->family != FAMILY_CPU || !t->vregs) return; // lane loops: a compiler decides
+  e->predicted = tune_percent(&e->problem.spec, t, &e->problem, &e->instance.config);
+  other.spec.head_dim = other.spec.head_dim_v = 128;
+  if (e->predicted > 0 && !config_resolve(&other.spec, t, &other, &c, NULL))
+    e->predicted_d128 = tune_percent(&other.spec, t, &other, &c);
+}
+
 // The config that a plan for one worker would take from the tuning database.
 static void take_tuned(struct explained *e, const struct target *t) {
   struct tune_db db = {0};
@@ -116,6 +131,7 @@ static int explain(const char *text, const struct explain_options *o, struct exp
   }
   if (!status) status = count_work(e, err);
   if (status) return status;
+  predict(e);
   instance_name(&e->instance, &e->name);
   problem_print(&e->problem, &e->problem_text);
   return e->name.failed || e->problem_text.failed ? fail(err, STROBE_NO_MEMORY, "no memory for the explanation") : 0;
@@ -221,6 +237,10 @@ static void print_floor(const struct explained *e, struct buf *out) {
   buf_printf(out, "  work     %.4g GFLOP", 1e-9 * e->flops);
   if (!is_cuda(e))
     buf_printf(out, " = %.4g M multiply-add slots of %d lanes", 1e-6 * e->fma_slots, e->instance.target->lanes);
+  if (e->predicted > 0)
+    buf_printf(out, "\n  model    %.1f %% of peak: the share of these slots among all that the kernel takes",
+               e->predicted);
+  if (e->predicted_d128 > 0) buf_printf(out, "; %.3f of what it predicts for d128", e->predicted / e->predicted_d128);
   buf_printf(out, "\n  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
   const bool decode = config_is_decode(&e->instance.config);
   buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d %s\n", 1e-6 * e->cached_bytes,
@@ -320,6 +340,8 @@ static void print_json(const struct explained *e, struct buf *out) {
   json_integer(&j, "scratch_bytes", e->stats.scratch_bytes);
   json_number(&j, "flops", e->flops, 12);
   json_number(&j, "floor_slots", e->fma_slots, 12);
+  if (e->predicted > 0) json_number(&j, "predicted_percent", e->predicted, 4);
+  if (e->predicted_d128 > 0) json_number(&j, "predicted_percent_d128", e->predicted_d128, 4);
   json_number(&j, "floor_bytes", e->least_bytes, 12);
   json_number(&j, "cache_bytes", e->cached_bytes, 12);
   json_number(&j, "unfused_elements", e->unfused_elements, 12);

@@ -47,6 +47,12 @@ double tune_cost(const struct spec *s, const struct target *t, const struct prob
   return config_is_decode(c) ? decode_cost(s, c->v) : prefill_cost(s, t, p, c->v);
 }
 
+double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
+  if (config_is_decode(c)) return 0;
+  const double products = (s->head_dim + s->head_dim_v) / (spec_pairs(s, t) ? 2.0 : 1.0);
+  return 100 * products / prefill_cost(s, t, p, c->v);
+}
+
 // ---- the space ----
 
 enum { MAX_VALUES = 12, PER_VECTOR = -1 }; // PER_VECTOR: values are vectors of queries

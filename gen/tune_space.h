@@ -33,5 +33,8 @@ void tune_space_free(struct tune_space *space);
 // loop overhead, padding of ragged tiles, copies. Decode: bytes over the share of bandwidth that a prefetch distance
 // keeps.
 double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
+// Prefill: of those slots the per cent that are multiply-adds of the products, which is the predicted per cent of peak.
+// 0 for decode.
+double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
 
 #endif

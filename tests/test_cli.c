@@ -351,6 +351,9 @@ static void verify_bench_explain_doctor(void **state) {
   assert_non_null(strstr(o->out, "given"));
   assert_non_null(strstr(o->out, "heuristic"));
   assert_non_null(strstr(o->out, "4 N^2 + 4 d N"));
+  o = works("explain d64:bf16 --target avx512bf16");
+  assert_non_null(strstr(o->out, "% of peak: the share of these slots"));
+  assert_non_null(strstr(o->out, "of what it predicts for d128"));
   works("explain d64:f32 --json");
   o = strobe("doctor");
   assert_true(o->code == 0 || o->code == 1);

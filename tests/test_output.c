@@ -54,6 +54,14 @@ static void json_parses(void **state) {
   json_holds("verify d32:f32:b1h1q3k0 --json --kind nan", "d and all(r[\"ok\"] is True for r in d)");
   json_holds("explain d64:f32:causal --target c99 --json",
              "d[\"target\"] == \"c99\" and d[\"config\"][\"block_n\"][\"from\"] == \"heuristic\" and d[\"phases\"]");
+  // The slot model: a smaller head_dim has more of everything else to a product.
+  json_holds("explain d128:bf16:q2048 --target avx512bf16 --json",
+             "80 < d[\"predicted_percent\"] == d[\"predicted_percent_d128\"] < 100");
+  json_holds("explain d40:bf16:q2048 --target avx512bf16 --json",
+             "70 < d[\"predicted_percent\"] < 0.97 * d[\"predicted_percent_d128\"]");
+  json_holds("explain d40:f32:q2048 --target avx512 --json",
+             "d[\"predicted_percent\"] > 0.94 * d[\"predicted_percent_d128\"]");
+  json_holds("explain d64:f32:q1k4096 --target avx512 --json", "\"predicted_percent\" not in d");
   json_holds("doctor --json", "d[\"jit\"] in (True, False) and len(d[\"checks\"]) > 8 and all(set(c) == {\"check\", "
                               "\"verdict\", \"detail\"} for c in d[\"checks\"])");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
