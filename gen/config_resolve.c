@@ -19,10 +19,18 @@ enum {
 // The defaults that do not depend on sizes: change them here.
 struct cpu_defaults {
   int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
-  enum exp_kind exp_f32, exp_bf16;                     // by P's dtype
+  int block_n_pairs;                                   // of bf16 pairs without a mask, from as many keys on; 0: block_n
+  int copy_k_from;                 // queries that pay for a copy of K; fewer read it in place where they can
+  enum exp_kind exp_f32, exp_bf16; // by P's dtype
 };
-static const struct cpu_defaults vector_defaults = {
-    .cols = 4, .block_n = 128, .tile_n = 4, .stages = 2, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+static const struct cpu_defaults vector_defaults = {.cols = 4,
+                                                    .block_n = 128,
+                                                    .tile_n = 4,
+                                                    .stages = 2,
+                                                    .block_n_pairs = 256,
+                                                    .copy_k_from = 513,
+                                                    .exp_f32 = EXP_TABLE2,
+                                                    .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
 static const struct cpu_defaults scalar_defaults = {
     .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
@@ -281,8 +289,13 @@ static void set_default(int *field, int value) {
 }
 
 // The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
-static int default_block_n(const struct resolver *r) {
-  int block_n = defaults_of(r->t)->block_n, tile_n = r->v[CFG_TILE_N], step = block_n_step(r);
+// Pairs rescale O twice as often per multiply-add, so their blocks are longer; at the diagonal long blocks are waste.
+static int default_block_n(const struct resolver *r, const struct problem *p) {
+  const struct cpu_defaults *d = defaults_of(r->t);
+  const int64_t keys = !p ? -1 : p->kv_len >= 0 ? p->kv_len : p->q_len;
+  const bool longer = r->pairs && r->s->mask == MASK_FULL && (keys < 0 || keys >= d->block_n_pairs);
+  int block_n = longer && d->block_n_pairs ? d->block_n_pairs : d->block_n, tile_n = r->v[CFG_TILE_N];
+  const int step = block_n_step(r);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
   for (int smaller = block_n; smaller > 0; smaller -= step)
     if (smaller % tile_n == 0) return smaller;
@@ -303,13 +316,15 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   const struct cpu_defaults *d = defaults_of(r->t);
   set_default(&v[CFG_STAGES], d->stages);
   set_default(&v[CFG_TILE_N], d->tile_n);
-  set_default(&v[CFG_BLOCK_N], default_block_n(r));
+  set_default(&v[CFG_BLOCK_N], default_block_n(r, p));
   set_default(&v[CFG_BLOCK_M], default_block_m(r, p));
   set_default(&v[CFG_EXP], (int)config_default_exp(r->s, r->t));
   set_default(&v[CFG_PREFETCH], d->prefetch);
-  // A copy pays when several query blocks read it.
-  bool one_block = p && p->q_len >= 0 && p->q_len <= v[CFG_BLOCK_M];
-  set_default(&v[CFG_PACK_K], one_block && !must_pack(r, false) ? 0 : 1);
+  // A copy pays when enough query blocks read it. QK reads whole rows, PV a few columns of many: a copy of V pays
+  // sooner.
+  const bool known = p && p->q_len >= 0, one_block = known && p->q_len <= v[CFG_BLOCK_M];
+  const bool few = one_block || (known && p->q_len < d->copy_k_from);
+  set_default(&v[CFG_PACK_K], few && !must_pack(r, false) ? 0 : 1);
   set_default(&v[CFG_PACK_V], one_block && !must_pack(r, true) ? 0 : 1);
 }
 
