@@ -40,6 +40,7 @@ static int install(void **state) {
   self[n] = 0;
   snprintf(build, sizeof build, "%s", dirname(dirname(self)));
   return shell("{ make -s install BUILD=%s PREFIX=%s/strobe && cp -r examples/vendored examples/embed examples/python "
+               "examples/peers "
                "examples/autotune %s/; } > %s/log 2>&1 || "
                "{ cat %s/log; false; }",
                build, work, work, work, work);
@@ -94,6 +95,21 @@ static void python_agrees_with_numpy(void **state) {
        "! grep WRONG out && test $(grep -c ok$ out) -ge 18");
 }
 
+// The comparison with other libraries, with none of them: Strobe beside numpy, both checked.
+static void peers_are_checked(void **state) {
+  (void)state;
+  needs("python3");
+  if (shell("python3 -c 'import numpy' 2> /dev/null")) {
+    print_message("could not check: no numpy\n");
+    skip();
+  }
+  runs("cd peers && export STROBE_LIBRARY=../strobe/lib/libstrobe.so.0 && python3 -B peers.py --check --peers numpy > "
+       "out && "
+       "test $(grep -c 'ok$' out) = 8 && test $(grep -c 'numpy [0-9.e-]*  *ok$' out) = 4 && "
+       "python3 -B peers.py --peers numpy --dtype f32 --d 64 --n 128 --runs 2 --json | grep -q strobe_times_as_fast && "
+       "python3 -B peers.py --peers numpy torchh --check | grep -q 'torchh'");
+}
+
 // The program that was built from owned files knows nothing of Strobe.
 static void vendored_needs_no_strobe(void **state) {
   (void)state;
@@ -140,9 +156,13 @@ static void cmake_writes_kernels_during_the_build(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_demo_is_within_its_bounds),   cmocka_unit_test(embed_plans_and_executes),
-      cmocka_unit_test(autotune_finds_what_it_recorded), cmocka_unit_test(python_agrees_with_numpy),
-      cmocka_unit_test(vendored_needs_no_strobe),        cmocka_unit_test(cmake_writes_kernels_during_the_build),
+      cmocka_unit_test(the_demo_is_within_its_bounds),
+      cmocka_unit_test(embed_plans_and_executes),
+      cmocka_unit_test(autotune_finds_what_it_recorded),
+      cmocka_unit_test(python_agrees_with_numpy),
+      cmocka_unit_test(peers_are_checked),
+      cmocka_unit_test(vendored_needs_no_strobe),
+      cmocka_unit_test(cmake_writes_kernels_during_the_build),
   };
   return cmocka_run_group_tests(tests, install, clean_up);
 }
