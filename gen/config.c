@@ -44,7 +44,9 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_HEAVY_KEYS] = {"heavy_keys", FAMILY_CUDA, "0 or 1",
                         "1: O is divided by P as rounded, for keys that outweigh the rest"},
     [CFG_Q_REGS] = {"q_regs", FAMILY_CUDA, "0 or 1", "1: QK reads Q from registers; 0: from shared memory"},
-    [CFG_O_TMA] = {"o_tma", FAMILY_CUDA, "0 or 1", "1: O leaves through shared memory and TMA; 0: from registers"},
+    [CFG_O_TMA] =
+        {"o_tma", FAMILY_CUDA, "0, 1 or 2",
+         "O leaves 0: from registers; by TMA, 1: through Q's place in shared memory, 2: through one of its own"},
     [CFG_SCHEDULE] = {"schedule", FAMILY_CUDA, "grid, persistent or lpt",
                       "a CTA per tile; a CTA per multiprocessor; and long tiles first, by ticket"},
     [CFG_L2_SECTION] = {"l2_section", FAMILY_CUDA, "1 to 1024", "MiB of K and V that heads in flight may take (lpt)"},

@@ -18,15 +18,16 @@ static const struct cell {
     {64, false, 6144, 256, 64, 5, 2, 1, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
     {64, false, 0, 192, 128, 4, 2, 1, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
     {64, true, 0, 256, 64, 6, 2, 0, 1, 0, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
-    {128, false, 1536, 128, 128, 3, 1, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
+    {128, false, 1536, 128, 128, 3, 1, 1, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
     {128, false, 0, 128, 128, 3, 1, 0, 1, 1, 1, 1, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
     {128, true, 1536, 128, 64, 5, 2, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
     {128, true, 0, 128, 128, 3, 1, 0, 1, 1, 1, 0, SOFTMAX_FAST, SCHEDULE_LPT},
-    {192, false, 0, 128, 96, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
-    {192, true, 0, 128, 96, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
-    {256, false, 0, 128, 64, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
-    {256, true, 3072, 128, 64, 2, 1, 1, 0, 0, 0, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
-    {256, true, 0, 128, 64, 2, 1, 0, 0, 0, 0, 0, SOFTMAX_FAST, SCHEDULE_LPT},
+    {192, false, 0, 128, 96, 2, 1, 1, 0, 0, 2, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
+    {192, true, 0, 128, 96, 2, 1, 1, 0, 0, 2, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
+    {256, false, 3072, 128, 64, 2, 1, 1, 0, 0, 2, 1, SOFTMAX_CONDITIONAL, SCHEDULE_PERSISTENT},
+    {256, false, 0, 128, 64, 2, 1, 0, 0, 0, 2, 1, SOFTMAX_FAST, SCHEDULE_PERSISTENT},
+    {256, true, 3072, 128, 64, 2, 1, 1, 0, 0, 2, 1, SOFTMAX_CONDITIONAL, SCHEDULE_LPT},
+    {256, true, 0, 128, 64, 2, 1, 0, 0, 0, 2, 0, SOFTMAX_FAST, SCHEDULE_LPT},
 };
 
 static const struct cell *find_cell(const struct spec *s, const struct problem *p) {
@@ -62,7 +63,7 @@ static void fill_defaults(const struct spec *s, const struct problem *p, int *v)
   set_default(&v[CFG_STAGES], plain ? smaller_of(c->stages, 2) : c->stages);
   set_default(&v[CFG_OVERLAP], 1);
   set_default(&v[CFG_FLAT], plain ? 0 : c->flat);
-  set_default(&v[CFG_O_TMA], v[CFG_FLAT] && !narrow ? c->o_tma : 0);
+  set_default(&v[CFG_O_TMA], c->o_tma == 1 && (!v[CFG_FLAT] || narrow) ? 0 : c->o_tma);
   set_default(&v[CFG_Q_STAGES], v[CFG_FLAT] ? c->q_stages : 1);
   set_default(&v[CFG_Q_REGS], plain || narrow ? 0 : c->q_regs);
   set_default(&v[CFG_PINGPONG], v[CFG_BLOCK_M] > 64 ? c->pingpong : 0);
@@ -94,7 +95,7 @@ static int check_ranges(const int *v, struct error *err) {
                {CFG_PINGPONG, 1, 0, 1},      {CFG_OVERLAP, 1, 0, 1},
                {CFG_FLAT, 1, 0, 1},          {CFG_SOFTMAX, 1, 0, SOFTMAX_COUNT - 1},
                {CFG_HEAVY_KEYS, 1, 0, 1},    {CFG_Q_REGS, 1, 0, 1},
-               {CFG_O_TMA, 1, 0, 1},         {CFG_SCHEDULE, 1, 0, SCHEDULE_COUNT - 1},
+               {CFG_O_TMA, 1, 0, 2},         {CFG_SCHEDULE, 1, 0, SCHEDULE_COUNT - 1},
                {CFG_L2_SECTION, 1, 1, 1024}, {CFG_REGS, 8, 24, 256}};
   for (size_t i = 0; i < sizeof range / sizeof *range; i++) {
     int status = check_range(v, range[i].field, range[i].step, range[i].lo, range[i].hi, err);
@@ -121,10 +122,10 @@ static int check_combinations(const int *v, struct error *err) {
        "softmax fast with overlap=0: it is built into the overlapped loop; softmax=conditional works"},
       {v[CFG_HEAVY_KEYS] && v[CFG_SOFTMAX] == SOFTMAX_CLASSICAL,
        "heavy_keys 1 with softmax=classical: its heaviest key has P = 1, which is exact; heavy_keys=0 works"},
-      {v[CFG_O_TMA] && v[CFG_Q_STAGES] == 1 && !(v[CFG_Q_REGS] && v[CFG_FLAT]),
+      {v[CFG_O_TMA] == 1 && v[CFG_Q_STAGES] == 1 && !(v[CFG_Q_REGS] && v[CFG_FLAT]),
        "o_tma 1 with q_stages=1: O is staged in the Q buffer, which is free only if Q went to registers and tiles are "
        "pipelined; "
-       "q_regs=1 with flat=1, or q_stages=2, works"},
+       "q_regs=1 with flat=1, or q_stages=2, or o_tma=2, works"},
   };
   for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
     if (rule[i].refused) return fail(err, STROBE_INVALID, "%s", rule[i].why);
@@ -175,11 +176,12 @@ static int check_registers(const struct instance *i, struct error *err) {
 int cuda_config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                         struct error *err) {
   struct instance i = {.spec = *s, .config = *c, .target = t};
-  const bool free_stages = c->v[CFG_STAGES] == CONFIG_UNSET;
+  const bool free_stages = c->v[CFG_STAGES] == CONFIG_UNSET, free_o = c->v[CFG_O_TMA] == CONFIG_UNSET;
   fill_defaults(s, p, i.config.v);
   int status = check_ranges(i.config.v, err);
   if (!status) status = check_combinations(i.config.v, err);
-  // A larger tile than the default's leaves room for fewer stages, unless they were asked for.
+  // A larger tile than the default's leaves no room for O, then for fewer stages, unless they were asked for.
+  if (!status && free_o && i.config.v[CFG_O_TMA] == 2 && check_shared(&i, NULL)) i.config.v[CFG_O_TMA] = 0;
   while (!status && free_stages && i.config.v[CFG_STAGES] > 2 && check_shared(&i, NULL)) i.config.v[CFG_STAGES]--;
   if (!status) status = check_shared(&i, err);
   if (!status) status = check_registers(&i, err);

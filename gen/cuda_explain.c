@@ -8,14 +8,17 @@ int cuda_regions(const struct instance *i, const struct cuda_kernel *k, struct c
   const int *c = i->config.v, rows_q = c[CFG_BLOCK_M], rows_kv = c[CFG_BLOCK_N], d = i->spec.head_dim;
   const struct cuda_region all[CUDA_REGIONS] = {
       {"Q", k->at_q, k->at_k - k->at_q, c[CFG_Q_STAGES], rows_q, d,
-       c[CFG_O_TMA] ? "swizzled panels of 64 columns; O leaves through it" : "swizzled panels of 64 columns"},
+       c[CFG_O_TMA] == 1 ? "swizzled panels of 64 columns; O leaves through it" : "swizzled panels of 64 columns"},
       {"K", k->at_k, k->at_v - k->at_k, c[CFG_STAGES], rows_kv, d, "ring"},
-      {"V", k->at_v, k->at_k_full - k->at_v, c[CFG_STAGES], rows_kv, i->spec.head_dim_v, "ring"},
+      {"V", k->at_v, k->at_o - k->at_v, c[CFG_STAGES], rows_kv, i->spec.head_dim_v, "ring"},
+      {"O", k->at_o, k->at_k_full - k->at_o, 2, rows_q, 64, "panels on their way out"},
       {"barriers", k->at_k_full, k->at_tile_info - k->at_k_full, 0, 0, 0, "mbarriers, 8 bytes each"},
       {"tiles", k->at_tile_info, k->shared_bytes - k->at_tile_info, CUDA_TILE_SLOTS, 0, 0,
        "ring of tiles handed out by the scheduler"}};
-  for (int n = 0; n < CUDA_REGIONS; n++) out[n] = all[n];
-  return CUDA_REGIONS;
+  int n = 0;
+  for (int r = 0; r < CUDA_REGIONS; r++)
+    if (all[r].bytes) out[n++] = all[r];
+  return n;
 }
 
 int cuda_barriers(const struct instance *i, const struct cuda_kernel *k, struct cuda_barrier out[CUDA_BARRIERS]) {
@@ -27,10 +30,10 @@ int cuda_barriers(const struct instance *i, const struct cuda_kernel *k, struct 
       {"V_EMPTY", stages, warps, "every consumer warp has read it"},
       {"Q_FULL", c[CFG_Q_STAGES], 1, "TMA has written a Q tile"},
       {"Q_EMPTY", c[CFG_Q_STAGES], k->q_empty_count,
-       c[CFG_O_TMA] ? "the O staged there has left" : "every consumer warp has read it"},
-      {"O_FULL", c[CFG_O_TMA] ? c[CFG_Q_STAGES] * k->warpgroups : 0, 4, "the warps of a warpgroup have staged O"},
+       c[CFG_O_TMA] == 1 ? "the O staged there has left" : "every consumer warp has read it"},
+      {"O_FULL", c[CFG_O_TMA] == 1 ? c[CFG_Q_STAGES] * k->warpgroups : 0, 4, "the warps of a warpgroup have staged O"},
       {"TILE_FULL", CUDA_TILE_SLOTS, 1, "the scheduler has written a tile"},
-      {"TILE_EMPTY", CUDA_TILE_SLOTS, warps + 1 + c[CFG_O_TMA], "every reader has read it"}};
+      {"TILE_EMPTY", CUDA_TILE_SLOTS, warps + 1 + (c[CFG_O_TMA] == 1), "every reader has read it"}};
   int n = 0;
   for (int b = 0; b < CUDA_BARRIERS; b++)
     if (all[b].number) out[n++] = all[b];

@@ -13,7 +13,8 @@ static void place(struct cuda_kernel *k, const int *c) {
   int at = k->at_q = 0;
   k->at_k = at += q_stages * k->q_tile;
   k->at_v = at += stages * k->kv_tile;
-  k->at_k_full = at += stages * k->kv_tile;
+  k->at_o = at += stages * k->kv_tile;
+  k->at_k_full = at += k->o_stage;
   k->at_k_empty = at += 8 * stages;
   k->at_v_full = at += 8 * stages;
   k->at_v_empty = at += 8 * stages;
@@ -43,8 +44,9 @@ void cuda_derive(const struct instance *i, struct cuda_kernel *k) {
   k->overhead = 28;
   k->q_tile = c[CFG_BLOCK_M] * d * 2;
   k->kv_tile = c[CFG_BLOCK_N] * d * 2;
+  k->o_stage = c[CFG_O_TMA] == 2 ? 2 * c[CFG_BLOCK_M] * 64 * 2 : 0; // two panels of 64 columns
   place(k, c);
-  k->q_empty_count = c[CFG_O_TMA] && c[CFG_Q_STAGES] == 2 ? 1 : 4 * k->warpgroups;
+  k->q_empty_count = c[CFG_O_TMA] == 1 && c[CFG_Q_STAGES] == 2 ? 1 : 4 * k->warpgroups;
   k->lpt = c[CFG_SCHEDULE] == SCHEDULE_LPT;
   k->tickets = k->lpt;
   k->persistent = c[CFG_SCHEDULE] != SCHEDULE_GRID;
@@ -96,6 +98,7 @@ static void bind_derived(struct bindings *b, const struct cuda_kernel *k) {
   } numbers[] = {{"at_q", k->at_q},
                  {"at_k", k->at_k},
                  {"at_v", k->at_v},
+                 {"at_o", k->at_o},
                  {"at_k_full", k->at_k_full},
                  {"at_k_empty", k->at_k_empty},
                  {"at_v_full", k->at_v_full},

@@ -15,8 +15,9 @@ struct cuda_kernel {
   int s_regs, p_regs, o_regs, q_fragments, fragment_regs,
       overhead; // of a consumer; overhead: addresses, statistics, counters
   int q_tile, kv_tile;
-  int at_q, at_k, at_v, at_k_full, at_k_empty, at_v_full, at_v_empty, at_q_full, at_q_empty, at_o_full, at_tile_full,
-      at_tile_empty, at_tile_info;
+  int o_stage; // bytes in which O is staged (o_tma=2)
+  int at_q, at_k, at_v, at_o, at_k_full, at_k_empty, at_v_full, at_v_empty, at_q_full, at_q_empty, at_o_full,
+      at_tile_full, at_tile_empty, at_tile_info;
   int shared_bytes;
   int q_empty_count; // arrivals that free a Q buffer
   bool tickets, lpt, persistent, shift;
@@ -49,7 +50,7 @@ struct cuda_barrier {
   int number, arrivals; // arrivals complete a phase
   const char *completes;
 };
-enum { CUDA_REGIONS = 5, CUDA_BARRIERS = 9 };
+enum { CUDA_REGIONS = 6, CUDA_BARRIERS = 9 };
 int cuda_regions(const struct instance *i, const struct cuda_kernel *k, struct cuda_region out[CUDA_REGIONS]);
 int cuda_barriers(const struct instance *i, const struct cuda_kernel *k, struct cuda_barrier out[CUDA_BARRIERS]);
 // Microseconds that a complete problem keeps all tensor cores, all exp2 units of an H100 SXM busy.

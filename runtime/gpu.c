@@ -93,6 +93,8 @@ static void describe_launch(struct gpu_kernel *k, const struct instance *i) {
                                      .element_bytes = 2,
                                      .block_m = i->config.v[CFG_BLOCK_M],
                                      .block_n = i->config.v[CFG_BLOCK_N],
+                                     .o_rows = c.o_stage ? 16 : 64,
+                                     .o_columns = c.o_stage ? 64 : i->spec.head_dim_v,
                                      .threads = c.threads,
                                      .shared_bytes = c.shared_bytes,
                                      .persistent = c.persistent,

@@ -9,7 +9,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define STROBE_LAUNCH_ABI 1
+#define STROBE_LAUNCH_ABI 2
 
 // Results of strobe_launch(); the numbers are those of enum strobe_status.
 enum {
@@ -28,6 +28,7 @@ struct strobe_launch {
   int map_type;      // CUtensorMapDataType: 6 half, 9 bfloat16
   int element_bytes; // 2
   int block_m, block_n;
+  int o_rows, o_columns;     // of O that one TMA store takes
   int threads, shared_bytes; // of a CTA; shared memory is all dynamic
   int persistent;            // 0: a CTA per tile; 1: as many CTAs as multiprocessors
   int tickets;               // 1: wants a workspace of STROBE_WORKSPACE bytes that is zero before its first use
@@ -128,18 +129,18 @@ static inline int strobe_check_args(const struct strobe_launch *l, const struct 
   return STROBE_LAUNCH_OK;
 }
 
-// A (batch, rows, heads, head_dim) tensor seen as (64, rows, head_dim / 64, heads, batch): one box is a whole tile,
+// A (batch, rows, heads, head_dim) tensor seen as (64, rows, head_dim / 64, heads, batch): one box is a tile,
 // stored as panels of 64 columns in the 128-byte swizzle. What lies beyond the tensor reads as zero.
 static inline int strobe_tensor_map_of(const struct strobe_launch *l, const struct strobe_driver *d,
                                        const struct strobe_tensor *t, strobe_i64 batch, strobe_i64 rows,
-                                       strobe_i64 heads, int box_rows, struct strobe_tensor_map *map) {
+                                       strobe_i64 heads, int box_rows, int box_columns, struct strobe_tensor_map *map) {
   const uint64_t bytes = (uint64_t)l->element_bytes, panels = (uint64_t)l->head_dim / 64;
   const uint64_t sizes[5] = {64, (uint64_t)rows, panels, (uint64_t)heads, (uint64_t)batch};
   const uint64_t any = (uint64_t)l->head_dim; // of an axis of one place
   const uint64_t strides[4] = {(rows > 1 ? (uint64_t)t->row_stride : any) * bytes, 64 * bytes,
                                (heads > 1 ? (uint64_t)t->head_stride : any) * bytes,
                                (batch > 1 ? (uint64_t)t->batch_stride : any) * bytes};
-  const uint32_t box[5] = {64, (uint32_t)box_rows, (uint32_t)panels, 1, 1}, ones[5] = {1, 1, 1, 1, 1};
+  const uint32_t box[5] = {64, (uint32_t)box_rows, (uint32_t)box_columns / 64, 1, 1}, ones[5] = {1, 1, 1, 1, 1};
   enum { NO_INTERLEAVE = 0, SWIZZLE_128B = 3, L2_256B = 3, FILL_ZERO = 0 };
   return d->tensor_map_encode(map, l->map_type, 5, t->data, sizes, strides, box, ones, NO_INTERLEAVE, SWIZZLE_128B,
                               L2_256B, FILL_ZERO);
@@ -150,14 +151,16 @@ static inline int strobe_tensor_map_of(const struct strobe_launch *l, const stru
 static inline int strobe_tensor_maps(const struct strobe_launch *l, const struct strobe_driver *d,
                                      const struct strobe_args *a, struct strobe_tensor_map map[4]) {
   const strobe_i64 n = a->kv_len ? a->batch : 1, heads = a->kv_len ? a->heads_kv : 1, rows = a->kv_len ? a->kv_len : 1;
-  int error = strobe_tensor_map_of(l, d, &a->q, a->batch, a->q_len, a->heads, 64, &map[0]);
-  if (!error) error = strobe_tensor_map_of(l, d, a->kv_len ? &a->k : &a->q, n, rows, heads, l->block_n, &map[1]);
-  if (!error) error = strobe_tensor_map_of(l, d, a->kv_len ? &a->v : &a->q, n, rows, heads, l->block_n, &map[2]);
-  if (!error) error = strobe_tensor_map_of(l, d, &a->o, a->batch, a->q_len, a->heads, 64, &map[3]);
+  int error = strobe_tensor_map_of(l, d, &a->q, a->batch, a->q_len, a->heads, 64, l->head_dim, &map[0]);
+  if (!error)
+    error = strobe_tensor_map_of(l, d, a->kv_len ? &a->k : &a->q, n, rows, heads, l->block_n, l->head_dim, &map[1]);
+  if (!error)
+    error = strobe_tensor_map_of(l, d, a->kv_len ? &a->v : &a->q, n, rows, heads, l->block_n, l->head_dim, &map[2]);
+  if (!error) error = strobe_tensor_map_of(l, d, &a->o, a->batch, a->q_len, a->heads, l->o_rows, l->o_columns, &map[3]);
   return error;
 }
 
-static inline int strobe_fill_params(const struct strobe_launch *l, const struct strobe_args *a,
+static inline int strobe_fill_params(const struct strobe_launch *l, const struct strobe_args *a, int multiprocessors,
                                      struct strobe_params *p, struct strobe_message m) {
   const strobe_i64 group = a->heads / a->heads_kv, m_blocks = (a->q_len + l->block_m - 1) / l->block_m,
                    all = a->batch * a->heads;
@@ -168,6 +171,10 @@ static inline int strobe_fill_params(const struct strobe_launch *l, const struct
                          "largest batch that fits",
                          a->batch, a->heads, m_blocks, limit, limit / (a->heads * m_blocks));
   const strobe_i64 fit = kv_bytes ? l->l2_section / kv_bytes : all, section = (fit > 1 ? fit : 1) * group;
+  // Long tiles lead within a section. The last one is large enough to give every multiprocessor a tile, so that its
+  // short tiles even out the end.
+  const strobe_i64 tail = (multiprocessors + m_blocks - 1) / m_blocks,
+                   sections = all > tail ? (all - tail) / section + 1 : 1;
   const strobe_i64 diagonal = a->diagonal < -limit ? -limit : a->diagonal > limit ? limit : a->diagonal;
   const struct strobe_params filled = {a->o.data,
                                        a->o.batch_stride,
@@ -187,7 +194,8 @@ static inline int strobe_fill_params(const struct strobe_launch *l, const struct
                                        (int)m_blocks,
                                        (int)(all * m_blocks),
                                        (int)all,
-                                       (int)(section < all ? section : all)};
+                                       (int)(section < all ? section : all),
+                                       (int)sections};
   *p = filled;
   return STROBE_LAUNCH_OK;
 }
@@ -211,7 +219,7 @@ static inline int strobe_launch(const struct strobe_launch *l, const struct stro
   struct strobe_params p;
   int status = strobe_check_args(l, a, m);
   if (status || !a->batch || !a->heads || !a->q_len) return status;
-  status = strobe_fill_params(l, a, &p, m);
+  status = strobe_fill_params(l, a, multiprocessors, &p, m);
   if (status) return status;
   int error = strobe_tensor_maps(l, d, a, map);
   if (error) return strobe_cuda_failed("cuTensorMapEncodeTiled", error, l, m);

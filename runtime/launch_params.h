@@ -21,4 +21,5 @@ struct strobe_params {
   int diagonal;           // causal: query i sees keys j <= i + diagonal
   int m_blocks, tiles;    // query tiles of a head; of the whole problem
   int all_heads, section; // batch * heads; heads whose K and V share the L2 at a time
+  int sections;           // of that many heads; the last one takes what is left
 };

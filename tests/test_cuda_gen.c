@@ -12,6 +12,10 @@
 // cmocka has a macro of the same name as a function of ours.
 #include "../gen/cuda_kernel.h"
 #include "../runtime/gpu_nvrtc.h"
+#include "../runtime/kernel_abi.h"
+#include "../runtime/launch_params.h"
+
+#include "../runtime/launch.h"
 
 #include <cmocka.h>
 
@@ -124,6 +128,65 @@ static void fragments(void **state) {
               from_row * 128 + step / 4 * 8192 + (((step % 4 * 2 + half) ^ (from_row & 7)) << 4) + lane % 4 * 4 + 2 * h;
           assert_int_equal(at, tile_at(64, want_row, 16 * step + want_column));
         }
+}
+
+// stage_o(): register a of a step of 16 columns goes through matrix a of stmatrix.x4, whose rows lie where lanes 8a ..
+// 8a + 7 say; the TMA store takes boxes of 16 rows x 64 columns.
+static void staging(void **state) {
+  (void)state;
+  struct instance i;
+  struct buf text = render("d256:bf16", NULL, &i);
+  const char *stage = strstr(text.data, "DEVICE void stage_o(");
+  assert_non_null(stage);
+  assert_non_null(strstr(stage, "store_matrix(own + row * 128 + (((2 * i + half) ^ (row & 7)) << 4)"));
+  buf_free(&text);
+  bool written[16][64] = {{false}};
+  for (int lane = 0; lane < 32; lane++)
+    for (int step = 0; step < 4; step++)
+      for (int a = 0; a < 4; a++)
+        for (int h = 0; h < 2; h++) {
+          int row, column;
+          accumulator(lane, 8 * step + 2 * a + h, &row, &column);
+          const int source = 8 * a + lane / 4, at_row = source & 15, half = source >> 4;
+          const int at = at_row * 128 + (((2 * step + half) ^ (at_row & 7)) << 4) + lane % 4 * 4 + 2 * h;
+          assert_int_equal(at, tile_at(16, row, column));
+          assert_false(written[row][column]);
+          written[row][column] = true;
+        }
+}
+
+// ---- the order of tiles: decode() of templates/cuda/scheduler.inc on what the host fills in ----
+
+static void tile_order(long long batch, long long heads, long long heads_kv, long long n, int sms) {
+  const struct strobe_launch l = {
+      .head_dim = 256, .element_bytes = 2, .block_m = 128, .block_n = 64, .l2_section = 16 << 20};
+  const struct strobe_args a = {
+      .batch = batch, .heads = heads, .heads_kv = heads_kv, .q_len = n, .kv_len = n, .scale = 1};
+  struct strobe_params p = {0};
+  assert_int_equal(strobe_fill_params(&l, &a, sms, &p, (struct strobe_message){NULL, 0}), 0);
+  bool *seen = calloc((size_t)p.tiles, sizeof *seen);
+  assert_non_null(seen);
+  int last_section = 0;
+  for (int number = 0; number < p.tiles; number++) {
+    const int in_section = p.section * p.m_blocks, cut = number / in_section;
+    const int section = cut < p.sections - 1 ? cut : p.sections - 1;
+    const int rest = number - section * in_section, first = section * p.section;
+    const int in = section < p.sections - 1 ? p.section : p.all_heads - first, step = rest / in;
+    const int m = p.m_blocks - 1 - step, head = first + rest - step * in;
+    assert_true(m >= 0 && head >= first && head < first + in);
+    assert_false(seen[head * p.m_blocks + m]);
+    seen[head * p.m_blocks + m] = true;
+    last_section += section == p.sections - 1;
+  }
+  free(seen);
+  assert_true(p.sections == 1 || last_section >= sms);
+}
+
+static void sections(void **state) {
+  (void)state;
+  for (long long n = 512; n <= 16384; n *= 2) tile_order(16384 / n, 8, 8, n, 132);
+  for (int sms = 1; sms < 400; sms += 57)
+    for (long long heads = 1; heads < 40; heads += 3) tile_order(2, 4 * heads, heads, 2000, sms);
 }
 
 // ---- the barrier protocol: every role as a list of operations, interleaved at random ----
@@ -292,7 +355,7 @@ static void simulate(const struct instance *i, unsigned seed) {
   struct layout l = {.stages = c[CFG_STAGES],
                      .q_stages = c[CFG_Q_STAGES],
                      .warpgroups = k.warpgroups,
-                     .o_tma = c[CFG_O_TMA],
+                     .o_tma = c[CFG_O_TMA] == 1,
                      .q_regs = c[CFG_Q_REGS],
                      .flat = c[CFG_FLAT]};
   int bars = 0;
@@ -372,10 +435,12 @@ static void explained(void **state) {
     char line[96];
     cuda_derive(&i, &k);
     const int regions = cuda_regions(&i, &k, r), barriers = cuda_barriers(&i, &k, b);
-    static const char *const names[] = {"Q_TILE", "K_RING", "V_RING", "K_FULL", "TILE_INFO"};
+    static const char *const names[] = {"Q_TILE", "K_RING", "V_RING", "O_STAGE", "K_FULL", "TILE_INFO"};
+    const bool staged = i.config.v[CFG_O_TMA] == 2;
+    assert_int_equal(regions, staged ? CUDA_REGIONS : CUDA_REGIONS - 1);
     int bytes = 0, mbarriers = 0;
     for (int x = 0; x < regions; x++) {
-      assert_int_equal(constant(text.data, names[x]), r[x].at);
+      assert_int_equal(constant(text.data, names[x < 3 || staged ? x : x + 1]), r[x].at);
       assert_int_equal(r[x].at, bytes);
       if (r[x].rows) assert_int_equal(r[x].bytes, 2 * r[x].buffers * r[x].rows * r[x].columns);
       bytes += r[x].bytes;
@@ -392,7 +457,7 @@ static void explained(void **state) {
       mbarriers += b[x].number;
     }
     assert_int_equal(count(strstr(text.data, "DEVICE void init_barriers"), "barrier_init(smem"), barriers);
-    assert_true(8 * mbarriers <= r[3].bytes);
+    assert_true(8 * mbarriers <= r[regions - 2].bytes);
     snprintf(line, sizeof line, "setmaxnreg.dec.sync.aligned.u32 %d;", k.producer_regs);
     assert_non_null(strstr(text.data, line));
     snprintf(line, sizeof line, "setmaxnreg.inc.sync.aligned.u32 %d;", k.consumer_regs);
@@ -424,7 +489,7 @@ static void refusals(void **state) {
               {"d128:bf16", "overlap=0,flat=1", "flat=0 works"},
               {"d128:bf16", "overlap=0,q_regs=1", "q_regs=0 works"},
               {"d128:bf16", "overlap=0,softmax=fast", "softmax=conditional works"},
-              {"d128:bf16", "q_regs=0", "q_stages=2, works"},
+              {"d128:bf16", "q_regs=0", "o_tma=2, works"},
               {"d128:bf16", "tile_n=4", "does not apply"},
               {"d80:bf16", NULL, "64 is the nearest"},
               {"d128:f32", NULL, "bf16"}};
@@ -534,10 +599,10 @@ static void spilling(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(descriptors), cmocka_unit_test(fragments),
-                                     cmocka_unit_test(protocol),    cmocka_unit_test(text),
-                                     cmocka_unit_test(explained),   cmocka_unit_test(refusals),
-                                     cmocka_unit_test(report),      cmocka_unit_test(compiled),
-                                     cmocka_unit_test(serialised),  cmocka_unit_test(spilling)};
+  const struct CMUnitTest tests[] = {
+      cmocka_unit_test(descriptors), cmocka_unit_test(fragments),  cmocka_unit_test(staging),
+      cmocka_unit_test(sections),    cmocka_unit_test(protocol),   cmocka_unit_test(text),
+      cmocka_unit_test(explained),   cmocka_unit_test(refusals),   cmocka_unit_test(report),
+      cmocka_unit_test(compiled),    cmocka_unit_test(serialised), cmocka_unit_test(spilling)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

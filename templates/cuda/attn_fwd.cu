@@ -12,6 +12,8 @@ $let q_tile = block_m * head_dim * 2
 $let slab = 64 * head_dim * 2
 $let kv_tile = block_n * head_dim * 2
 $let q_arg = q_regs ? "q" : "q_desc"
+$let o_slab = o_tma == 1
+$let o_stage = o_tma == 2
 $let fast = softmax == "fast"
 $let classical = softmax == "classical"
 $let mma_type = dtype == "bf16" ? "bf16" : "f16"
@@ -49,7 +51,7 @@ $include "cuda/consumer.inc"
 
 } // namespace
 
-// One CTA: warpgroup 0 produces (loads K, V and Q, hands out tiles${o_tma ? ", stores O" : ""}), warpgroups 1 to ${warpgroups} consume: each owns 64 query
+// One CTA: warpgroup 0 produces (loads K, V and Q, hands out tiles${o_slab ? ", stores O" : ""}), warpgroups 1 to ${warpgroups} consume: each owns 64 query
 // rows of the tile and keeps S, P and O of those rows in registers.
 extern "C" __global__ void __launch_bounds__(${threads}, 1)
 ${symbol}(const __grid_constant__ strobe_tensor_map q_map, const __grid_constant__ strobe_tensor_map k_map,
@@ -69,13 +71,13 @@ ${symbol}(const __grid_constant__ strobe_tensor_map q_map, const __grid_constant
       load_kv(smem, &k_map, &v_map, args);
     } else if (threadIdx.x == 64) {
       load_q(smem, &q_map);
-    $if o_tma
+    $if o_slab
       } else if (threadIdx.x == 32) {
         store_o(smem, &o_map);
     }
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 ${consumer_regs};");
-    consume(smem, args, warpgroup - 1);
+    consume(smem, ${o_stage ? "&o_map, " : ""}args, warpgroup - 1);
   }
 }
 $if host

@@ -10,15 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 KERNELS = [
     ("d64:{}:q2048k2048", "", [512, 4096]), ("d64:{}:q8192k8192", "", [8192, 16384]), ("d64:{}:causal", "", [512, 16384]),
     ("d128:{}:q1024k1024", "", [512, 1024]), ("d128:{}:q4096k4096", "", [2048, 16384]), ("d128:{}:causal:q1024k1024", "", [512, 1024]),
-    ("d128:{}:causal:q4096k4096", "", [2048, 16384]), ("d256:{}", "", [512, 16384]), ("d256:{}:causal:q2048k2048", "", [512, 2048]),
-    ("d256:{}:causal:q4096k4096", "", [4096, 16384]),
+    ("d128:{}:causal:q4096k4096", "", [2048, 16384]), ("d256:{}:q2048k2048", "", [512, 2048]), ("d256:{}:q4096k4096", "", [4096, 16384]),
+    ("d256:{}:causal:q2048k2048", "", [512, 2048]), ("d256:{}:causal:q4096k4096", "", [4096, 16384]),
 ]
 VARIANTS = [
     ("d128:bf16", "overlap=0"), ("d128:bf16:causal", "overlap=0,pingpong=1,block_n=64"), ("d192:bf16", ""), ("d192:bf16:causal", ""),
     ("d128:bf16", "block_m=64,block_n=128,stages=2"), ("d128:bf16:causal", "block_m=192,block_n=64,q_regs=0,q_stages=1,o_tma=0,flat=0"),
     ("d128:bf16", "block_n=176,stages=2,flat=0,q_regs=0,pingpong=1,softmax=classical"), ("d128:bf16:causal", "schedule=grid,flat=0"),
     ("d128:bf16:causal", "schedule=persistent"), ("d64:bf16:causal", "softmax=conditional,pingpong=1,l2_section=64"),
-    ("d128:bf16:causal", "heavy_keys=1"), ("d64:bf16", "heavy_keys=1"), ("d256:bf16", "softmax=fast"),
+    ("d128:bf16:causal", "heavy_keys=1"), ("d64:bf16", "heavy_keys=1"), ("d256:bf16", "softmax=fast,heavy_keys=0"),
+    ("d256:bf16:causal", "o_tma=0"), ("d192:f16:causal", "o_tma=0"), ("d256:bf16", "flat=1"), ("d128:f16:causal", "flat=0,o_tma=2,stages=2"),
 ]
 
 
