@@ -260,10 +260,11 @@ static void print_floor(const struct explained *e, struct buf *out) {
 static void print_tiles(const struct explained *e, struct buf *out) {
   const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
   if (config_is_decode(&e->instance.config)) {
-    buf_printf(out,
-               "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; chunks of %d keys; one "
-               "element of head_dim per lane, %d to a register\n\n",
-               c[CFG_BLOCK_M], c[CFG_BLOCK_N], lanes);
+    buf_printf(
+        out,
+        "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
+        "chunks of %d keys; one element of head_dim per lane, %d to a register\n\n",
+        c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], lanes);
     return;
   }
   if (is_cuda(e)) {

@@ -92,9 +92,14 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
     buf_printf(out, "rows of a KV head: its query heads x q_len %lld", (long long)f->q_len);
   else if (field == CFG_BLOCK_N)
     buf_printf(out, "a whole pass over K, then over V; S of %d KB stays in L2",
-               f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * 4 / 1024);
+               f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * f->v[CFG_BLOCK_H] * 4 / 1024);
+  else if (field == CFG_BLOCK_H && f->v[CFG_BLOCK_H] > 1)
+    buf_str(out, "in (b, n, h, d) the heads' rows of a key lie side by side: so memory is read in its order");
+  else if (field == CFG_BLOCK_H)
+    buf_str(out, "one KV head, or too many rows of each");
   else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
-    buf_str(out, "rows come from memory, once");
+    buf_str(out,
+            f->v[CFG_BLOCK_H] > 1 ? "the next 16 keys of all heads, and a little more" : "rows come from memory, once");
   else if (field == CFG_PREFETCH)
     buf_str(out, "vectors are loops of a compiler's, which has no prefetch");
   else
@@ -105,7 +110,7 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,     [CFG_STAGES] = why_stages,
     [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,         [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,
-    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,   [CFG_ALGO] = why_algo,
+    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,   [CFG_ALGO] = why_algo,         [CFG_BLOCK_H] = why_kernel,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {

@@ -35,6 +35,8 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_ALGO] =
         {"algo", FAMILY_CPU, "auto, standard, fa1, fa2 or fa3",
          "standard: S is whole in memory; fa1: KV blocks outside, O rescaled in memory; fa2: stages=1; fa3: stages=2"},
+    [CFG_BLOCK_H] = {"block_h", FAMILY_CPU, "1 to 64",
+                     "KV heads whose rows are read together, key by key, where they lie side by side (decode)"},
     [CFG_Q_STAGES] = {"q_stages", FAMILY_CUDA, "1 or 2", "Q tiles in shared memory"},
     [CFG_PINGPONG] = {"pingpong", FAMILY_CUDA, "0 or 1", "1: consumer warpgroups take turns to issue their GEMMs"},
     [CFG_OVERLAP] = {"overlap", FAMILY_CUDA, "0 or 1", "1: softmax of a block runs under PV of the block before"},
@@ -72,6 +74,7 @@ static const struct word {
     {CFG_PACK_K, "auto", CONFIG_UNSET},
     {CFG_PACK_V, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "auto", CONFIG_UNSET},
+    {CFG_BLOCK_H, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "prefill", KERNEL_PREFILL},
     {CFG_KERNEL, "decode", KERNEL_DECODE},
     {CFG_ALGO, "auto", CONFIG_UNSET},

@@ -4,6 +4,7 @@
 
 enum {
   ROWS_MAX = 64,                // of a tile (block_m)
+  HEADS_MAX = 64,               // of a work item (block_h)
   KEYS = 16,                    // scores are made for so many keys at a time
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
@@ -38,9 +39,9 @@ int decode_vregs(const struct spec *s, const struct target *t) {
 }
 
 int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c) {
-  const int64_t rows = rows_held(c->v[CFG_BLOCK_M]), q = (s->head_dim + 31) / 32 * 32,
+  const int64_t rows = c->v[CFG_BLOCK_H] * rows_held(c->v[CFG_BLOCK_M]), q = (s->head_dim + 31) / 32 * 32,
                 o = (s->head_dim_v + 31) / 32 * 32;
-  return 4 * rows * (q + o + c->v[CFG_BLOCK_N] + 3 * t->lanes) + 512;
+  return 4 * rows * (q + o + c->v[CFG_BLOCK_N] + 3 * t->lanes) + 64 * c->v[CFG_BLOCK_H] + 512;
 }
 
 static int default_block_m(const struct problem *p) {
@@ -48,13 +49,22 @@ static int default_block_m(const struct problem *p) {
   return rows < 0 ? 4 : rows < 1 ? 1 : rows > ROWS_MAX ? ROWS_MAX : (int)rows;
 }
 
-static int default_block_n(int block_m) {
-  if (block_m < 1 || block_m > ROWS_MAX) return KEYS;
-  const int keys = SCORE_BYTES / 4 / rows_held(block_m) / KEYS * KEYS;
-  return keys > 8192 ? 8192 : keys;
+// All of the heads if that is not many rows, else a multiple of four of them.
+static int default_block_h(const struct problem *p, int block_m) {
+  if (!p || p->heads_kv < 1 || block_m < 1 || block_m > ROWS_MAX) return 1;
+  const int most = HEADS_MAX / rows_held(block_m);
+  return p->heads_kv <= most ? (int)p->heads_kv : most < 4 ? 1 : most / 4 * 4;
 }
 
-static int default_prefetch(const struct spec *s) {
+static int default_block_n(int block_m, int block_h) {
+  if (block_m < 1 || block_m > ROWS_MAX || block_h < 1 || block_h > HEADS_MAX) return KEYS;
+  const int keys = SCORE_BYTES / 4 / rows_held(block_m) / block_h / KEYS * KEYS;
+  return keys > 8192 ? 8192 : keys < KEYS ? KEYS : keys;
+}
+
+// Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
+static int default_prefetch(const struct spec *s, int block_h) {
+  if (block_h > 1) return KEYS + 2;
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
   const int rows = AHEAD_BYTES / row;
   return rows < 4 ? 4 : rows > 256 ? 256 : rows;
@@ -79,11 +89,13 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
                   config_fields[none[i]].name);
   r.v[CFG_KERNEL] = KERNEL_DECODE;
   if (r.v[CFG_BLOCK_M] == CONFIG_UNSET) r.v[CFG_BLOCK_M] = default_block_m(p);
-  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M]);
+  if (r.v[CFG_BLOCK_H] == CONFIG_UNSET) r.v[CFG_BLOCK_H] = default_block_h(p, r.v[CFG_BLOCK_M]);
+  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]);
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
-  if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s) : 0;
+  if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s, r.v[CFG_BLOCK_H]) : 0;
   int status = config_check_exp(t, r.v[CFG_EXP], err);
   if (!status) status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
+  if (!status) status = check_range(&r, CFG_BLOCK_H, "1 to 64", 1, 1, HEADS_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 16, up to 65536", KEYS, KEYS, BLOCK_N_MAX, err);
   if (!status) status = check_range(&r, CFG_PREFETCH, "0 to 1024", 1, 0, PREFETCH_MAX, err);
   if (!status) *c = r;

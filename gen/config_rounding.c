@@ -17,6 +17,8 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
     [CFG_PACK_K] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_PACK_V] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_KERNEL] = {ROUNDING_MAY, ROUNDING_MAY},
+    // another order of tiles
+    [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_NEVER},
     // fa2 and fa3 are stages
     [CFG_ALGO] = {ROUNDING_MAY, ROUNDING_NONE},
 };

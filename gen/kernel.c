@@ -200,6 +200,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "algo", config_is_decode(&i->config) ? "" : algo_names[config_algo(&i->config)]);
   bind_int(b, "unroll", c[CFG_UNROLL]);
   bind_int(b, "prefetch", c[CFG_PREFETCH]);
+  bind_int(b, "block_h", c[CFG_BLOCK_H]);
   bind_int(b, "pack_k", c[CFG_PACK_K]);
   bind_int(b, "pack_v", c[CFG_PACK_V]);
   bind_int(b, "exp_degree", exp_table[c[CFG_EXP]].degree);

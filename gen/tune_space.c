@@ -35,11 +35,13 @@ static double prefill_cost(const struct spec *s, const struct target *t, const s
 
 static double decode_cost(const struct spec *s, const int *v) {
   const double row = s->head_dim * (double)dtype_table[s->kv].bytes;
-  // Hardware prefetch alone reaches 40 per cent of the bandwidth; 6 to 8 KB ahead, all of it.
-  const double ahead = v[CFG_PREFETCH] * row, share = ahead <= 0 ? 0.4 : 0.95 - 0.12 * fabs(log2(ahead / 7000));
+  // Hardware prefetch alone reaches 40 per cent of the bandwidth; 6 to 8 KB ahead, all of it, and where heads lie side
+  // by side a tile of 16 keys and a little more.
+  const double ahead = v[CFG_PREFETCH] * row, best = v[CFG_BLOCK_H] > 1 ? 18 * row : 7000,
+               share = ahead <= 0 ? 0.4 : 0.95 - 0.12 * fabs(log2(ahead / best));
   double cost = row / fmax(0.3, share);
   cost *= 1 + 40.0 / v[CFG_BLOCK_N];
-  if (4.0 * v[CFG_BLOCK_N] * v[CFG_BLOCK_M] > 262144) cost *= 1.03; // scores leave L2
+  if (4.0 * v[CFG_BLOCK_N] * v[CFG_BLOCK_M] * v[CFG_BLOCK_H] > 262144) cost *= 1.03; // scores leave L2
   return cost;
 }
 
@@ -74,7 +76,7 @@ static const struct axis prefill_axes[] = {
 };
 static const struct axis decode_axes[] = {
     {CFG_BLOCK_N, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
-    {CFG_PREFETCH, 9, 1, {0, 4, 8, 12, 16, 24, 32, 48, 64}},
+    {CFG_PREFETCH, 9, 1, {0, 4, 8, 12, 18, 24, 32, 48, 64}},
 };
 
 struct maker {

@@ -90,6 +90,21 @@ static void every_tile_and_mask(void **state) {
   strobe_context_destroy(ctx);
 }
 
+// All heads at once, some, one at a time; rows that run on without a gap and rows that do not.
+static void heads_side_by_side(void **state) {
+  (void)state;
+  static const char *const problems[] = {"d40:f32:causal:b2h10/5q2k83", "d128:bf16:b1h32/8q1k100",
+                                         "d64:bf16:causal:b1h9q1k70", "d24:f16:b1h14/7q3k65", "d16:f32:b1h8q5k50"};
+  static const char *const configs[] = {"kernel=decode", "kernel=decode,block_h=1", "kernel=decode,block_h=2",
+                                        "kernel=decode,block_h=4,block_n=32", "kernel=decode,block_h=8,prefetch=3"};
+  strobe_context *ctx = context_of(1, serial);
+  for (int p = 0; p < 5; p++)
+    for (int c = 0; c < 5; c++)
+      for (int layout = 0; layout < LAYOUT_COUNT; layout++)
+        check(ctx, problems[p], &(struct setup){.config = configs[c], .layout = (enum layout)layout});
+  strobe_context_destroy(ctx);
+}
+
 static void long_contexts_in_chunks(void **state) {
   (void)state;
   strobe_context *ctx = context_of(1, serial);
@@ -164,16 +179,17 @@ static bool same_bits(const struct tensors *a, const struct tensors *b) {
          !memcmp(a->memory[TENSOR_LSE], b->memory[TENSOR_LSE], a->bytes[TENSOR_LSE]);
 }
 
-static void prefetch_and_threads_change_no_bit(void **state) {
+static void prefetch_heads_and_threads_change_no_bit(void **state) {
   (void)state;
   static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777"};
-  static const char *const configs[] = {"kernel=decode,prefetch=0", "kernel=decode,prefetch=5",
-                                        "kernel=decode,prefetch=900"};
+  static const char *const configs[] = {"kernel=decode,block_n=512,prefetch=0", "kernel=decode,block_n=512,prefetch=5",
+                                        "kernel=decode,block_n=512,prefetch=900,block_h=1"};
   strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
   for (int p = 0; p < 2; p++) {
     struct verify_case c;
     struct config config;
-    struct tensors want = run_case(one, problems[p], &(struct setup){.config = "kernel=decode"}, &c, &config);
+    struct tensors want =
+        run_case(one, problems[p], &(struct setup){.config = "kernel=decode,block_n=512"}, &c, &config);
     for (int i = 0; i < 6; i++) {
       const struct setup s = {.config = configs[i % 3]};
       struct tensors got = run_case(i < 3 ? one : many, problems[p], &s, &c, &config);
@@ -190,12 +206,13 @@ int main(void) {
   if (!STROBE_TCC) return puts("note: no decode kernel is compiled into the library, and this build has no JIT"), 0;
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tile_and_mask),
+      cmocka_unit_test(heads_side_by_side),
       cmocka_unit_test(long_contexts_in_chunks),
       cmocka_unit_test(every_head_dim),
       cmocka_unit_test(all_inputs_at_guard_pages),
       cmocka_unit_test(scalar_is_right_too),
       cmocka_unit_test(other_targets),
-      cmocka_unit_test(prefetch_and_threads_change_no_bit),
+      cmocka_unit_test(prefetch_heads_and_threads_change_no_bit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,15 +22,21 @@ $let q_pitch = ceil_div(head_dim, unit) * unit
 $let k_masked = head_dim % unit && kv_as == ""
 $let v_masked = head_dim_v % unit && kv_as == ""
 $let o_pitch = ceil_div(head_dim_v, unit) * unit
-$let ahead_param = !prefetch ? "" : kv_type == "f32" ? ", const float *a0" : ", const unsigned short *a0"
+$# What streams prefetch: from where on, a step, and how many elements until the next key.
+$let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run") : ""
+$let k_next = prefetch ? ", k + start, step, run" : ""
+$let v_next = prefetch ? ", v + start, step, run" : ""
+$let p_wide = dot ? 2 : 1
 $# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
 $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
-$let q_bytes = rows * q_pitch * (dot ? 2 : 4)
+$# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
+$let s_head = rows * block_n + 16
+$let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
 $assert block_n % keys == 0, "block_n must be a multiple of 16"
-$assert q_bytes + 4 * (rows * (block_n + o_pitch) + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
+$assert q_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
 $include "cpu/prologue.inc"
 $constants
 
@@ -70,11 +76,10 @@ $include "cpu/decode_pv_edge.inc"
 
 $include "cpu/decode_epilogue.inc"
 
-// Work items: the rows of a KV head (its query heads times q_len, head by head), ${block_m} at a time.
-static strobe_i64 items(const struct strobe_args *a) {
-  const strobe_i64 heads_kv = a->heads_kv ? a->heads_kv : 1;
-  return a->batch * a->heads_kv * ((a->heads / heads_kv * a->q_len + ${block_m - 1}) / ${block_m});
-}
+// Work items: the rows of ${block_h} KV heads (the query heads of each times q_len, head by head), ${block_m} of each head at a time.
+static strobe_i64 row_tiles(const struct strobe_args *a) { return (a->heads / a->heads_kv * a->q_len + ${block_m - 1}) / ${block_m}; }
+static strobe_i64 head_tiles(const struct strobe_args *a) { return (a->heads_kv + ${block_h - 1}) / ${block_h}; }
+static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a) : 0; }
 
 static strobe_i64 workspace_bytes(const struct strobe_args *a) {
   (void)a;
