@@ -80,6 +80,7 @@ int bench_jit_gpu(char *const *problems, int n, const struct target *target, con
   struct buf out = {0};
   struct json j = {.out = &out};
   struct progress progress = cmd_progress_begin();
+  setenv("CUDA_CACHE_DISABLE", "1", 1); // NVRTC of CUDA 13 keeps what it compiled in ~/.nv: fresh is without that
   int status = gpu_has_target(target, err);
   table_begin(&t, "llrrrrrrr", header);
   json_array(&j, NULL);
