@@ -13,7 +13,7 @@
 struct tune_options {
   const char *target, *set, *budget, *plot, *db;
   int64_t top, threads, candidates;
-  bool explain, json, deterministic, dry;
+  bool explain, json, deterministic, dry, exhaustive;
 };
 
 #define ROW(kind, field, ...) OPTION(kind, struct tune_options, field, __VA_ARGS__)
@@ -31,6 +31,9 @@ static const struct option_row rows[] = {
         .most = 4000),
     ROW(OPT_FLAG, deterministic, .name = "deterministic",
         .about = "search only fields that change no bit of the result (not block_n, not exp)"),
+    ROW(OPT_FLAG, exhaustive, .name = "exhaustive",
+        .about =
+            "time every config first (minutes), not the model's best; then a duel with the record, if there is one"),
     ROW(OPT_FLAG, explain, .name = "explain",
         .about = "the model's prediction beside each measurement, and what was pruned"),
     ROW(OPT_TEXT, plot, .name = "plot", .value = "FILE.svg", .about = "heat map of block_m x block_n"),
@@ -134,6 +137,9 @@ static void print_verdict(const struct tune_result *r, const char *path, struct 
   else
     buf_printf(out, "%s\n",
                r->stopped ? "stopped before anything was decided" : "nothing is significantly better than the default");
+  if (r->rival_ratio > 0)
+    buf_printf(out, "the record takes %+.1f %% of its time longer (at most %.1f %%, with 95 %% confidence)\n",
+               100 * (r->rival_ratio - 1), 100 * (r->rival_bound - 1));
   buf_printf(out, "noise %.1f %%; %d of %d configs are feasible, %d computed wrong; %.1f s\n", r->noise, r->feasible,
              r->enumerated, r->wrong, r->seconds);
   buf_printf(out, "%s%s\n", *path ? "recorded in " : "not recorded", path);
@@ -150,6 +156,10 @@ static void add_json(struct json *j, const char *problem, const struct tune_resu
   json_bool(j, "default_is_best", r->best == r->default_at);
   json_number(j, "ratio", r->candidates[r->best].ratio, 5);
   json_number(j, "ratio_upper_bound", r->gain_bound, 5);
+  if (r->rival_ratio > 0) {
+    json_number(j, "record_ratio", r->rival_ratio, 5);
+    json_number(j, "record_ratio_upper_bound", r->rival_bound, 5);
+  }
   json_number(j, "noise", r->noise, 4);
   json_number(j, "rank_correlation", r->rank_correlation, 4);
   json_integer(j, "enumerated", r->enumerated);
@@ -179,6 +189,7 @@ struct tuning {
   const struct tune_options *opt;
   double budget_s;
   const char *path; // of the database; empty: nothing is recorded
+  const char *db;   // that is read; empty: none
   struct buf out;
   struct json j;
   bool unwritten; // the database could not be written: said once
@@ -198,12 +209,25 @@ static int record(struct tuning *t, const struct tune_result *r, struct error *e
   return 0;
 }
 
+// What the database has for this problem.
+static bool recorded(const struct tuning *t, const struct tune_request *r, char config[256]) {
+  struct tune_db db = {0};
+  struct tune_key key;
+  tune_key_of(&r->problem, r->target, r->workers, &key);
+  const struct tune_record *found =
+      *t->db && !tune_db_read(t->db, &db, NULL) ? tune_db_find(&db, &key) : NULL; // none: no duel
+  if (found) memcpy(config, found->config, sizeof found->config);
+  tune_db_free(&db);
+  return found != NULL;
+}
+
 static int tune_one(struct tuning *t, const char *text, struct error *err) {
   const struct tune_options *o = t->opt;
   struct tune_request r = {.workers = (int)o->threads,
                            .budget_s = t->budget_s,
                            .most = (int)o->candidates,
                            .same_bits = o->deterministic,
+                           .exhaustive = o->exhaustive,
                            .progress = progress};
   struct tune_result result = {0};
   struct buf problem = {0};
@@ -219,6 +243,8 @@ static int tune_one(struct tuning *t, const char *text, struct error *err) {
   problem_print(&r.problem, &problem);
   if (problem.failed) return fail(err, STROBE_NO_MEMORY, "no memory for a problem");
   r.context = problem.data;
+  char rival[sizeof((struct tune_record *)0)->config] = "";
+  if (o->exhaustive && recorded(t, &r, rival)) r.rival = rival;
   status = tune(&r, &result, err);
   if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
   if (!status) status = record(t, &result, err);
@@ -245,9 +271,10 @@ static int run(const struct command *c, struct error *err) {
   if (!status && t.opt->plot && c->n_operands > 1)
     status =
         fail(err, STROBE_INVALID, "--plot %.100s: one problem at a time, %d are given", t.opt->plot, c->n_operands);
-  if (!t.opt->dry) tune_db_path(t.opt->db, &path);
+  tune_db_path(t.opt->db, &path);
   if (path.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for a path");
-  t.path = path.data ? path.data : "";
+  t.db = path.data ? path.data : "";
+  t.path = t.opt->dry ? "" : t.db;
   if (!status && !t.opt->dry && !*t.path) fprintf(stderr, "strobe: no HOME and no --db: nothing is recorded\n");
   t.j.out = &t.out;
   struct sigaction old, act = {.sa_handler = on_interrupt};

@@ -1,59 +1,8 @@
 #include "tune_space.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-// ---- the model ----
-
-static double padded(double n, double step) { return n > 0 ? ceil(n / step) * step / n : 1; }
-
-// Slots of exp2 per vector of scores: scale, polynomial or table, and what rounding P costs.
-static double exp_slots(int kind) { return 1.3 + exp_table[kind].degree + (exp_table[kind].table ? 0.3 : 0.0); }
-
-static double prefill_cost(const struct spec *s, const struct target *t, const struct problem *p, const int *v) {
-  const double per_slot = spec_pairs(s, t) ? 2 : 1, keys = p && p->kv_len > 0 ? (double)p->kv_len : 2048;
-  const double queries = p && p->q_len > 0 ? (double)p->q_len : 2048, cols = v[CFG_BLOCK_M] / (double)t->lanes;
-  const double accumulators = v[CFG_TILE_N] * cols, products = (s->head_dim + s->head_dim_v) / per_slot;
-  // Fewer accumulators than the pipes' latency times their number leave slots empty; few vectors make loads the limit.
-  double slots = products * fmax(1, 9 / accumulators) * (1 + 0.06 / (cols * cols) + 0.02 / v[CFG_TILE_N]);
-  slots += products * 12 / (v[CFG_UNROLL] / per_slot * accumulators) * 0.5; // loop overhead of a chunk of QK
-  slots += exp_slots(v[CFG_EXP]) * (v[CFG_STAGES] == 2 ? 1 : 1.7); // alone it is bound by latency and by other ports
-  slots += 2.5 * s->head_dim_v / v[CFG_BLOCK_N];                   // O is loaded, rescaled and stored per block
-  const double scores = 4.0 * v[CFG_STAGES] * v[CFG_BLOCK_N] * v[CFG_BLOCK_M];
-  if (scores > 65536) slots *= 1 + 0.02 * log2(scores / 65536); // S leaves L1
-  const double copied = (v[CFG_PACK_K] ? s->head_dim : 0) + (v[CFG_PACK_V] ? s->head_dim_v : 0);
-  slots += copied / t->lanes * 3 / fmax(1, queries / t->lanes);
-  if (!v[CFG_PACK_K] && p && p->heads_kv > 1) slots *= 1.02; // rows far apart meet fewer cache lines of a page
-  if (v[CFG_PREFETCH]) slots += 0.004 * products;
-  slots *= padded(queries, v[CFG_BLOCK_M]);
-  if (s->mask != MASK_FULL)
-    slots *= 1 + (0.35 * v[CFG_BLOCK_M] + 0.1 * v[CFG_BLOCK_N]) / keys; // blocks cut by the diagonal
-  return slots;
-}
-
-static double decode_cost(const struct spec *s, const int *v) {
-  const double row = s->head_dim * (double)dtype_table[s->kv].bytes;
-  // Hardware prefetch alone reaches 40 per cent of the bandwidth; 6 to 8 KB ahead, all of it, and where heads lie side
-  // by side a tile of 16 keys and a little more.
-  const double ahead = v[CFG_PREFETCH] * row, best = v[CFG_BLOCK_H] > 1 ? 18 * row : 7000,
-               share = ahead <= 0 ? 0.4 : 0.95 - 0.12 * fabs(log2(ahead / best));
-  double cost = row / fmax(0.3, share);
-  cost *= 1 + 40.0 / v[CFG_BLOCK_N];
-  if (4.0 * v[CFG_BLOCK_N] * v[CFG_BLOCK_M] * v[CFG_BLOCK_H] > 262144) cost *= 1.03; // scores leave L2
-  return cost;
-}
-
-double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
-  return config_is_decode(c) ? decode_cost(s, c->v) : prefill_cost(s, t, p, c->v);
-}
-
-double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
-  if (config_is_decode(c)) return 0;
-  const double products = (s->head_dim + s->head_dim_v) / (spec_pairs(s, t) ? 2.0 : 1.0);
-  return 100 * products / prefill_cost(s, t, p, c->v);
-}
 
 // ---- the space ----
 
@@ -77,6 +26,7 @@ static const struct axis prefill_axes[] = {
 static const struct axis decode_axes[] = {
     {CFG_BLOCK_N, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
     {CFG_PREFETCH, 9, 1, {0, 4, 8, 12, 18, 24, 32, 48, 64}},
+    {CFG_BLOCK_H, 4, 1, {1, 2, 4, 8}},
 };
 
 struct maker {

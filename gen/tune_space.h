@@ -6,7 +6,7 @@
 
 struct tune_point {
   struct config config; // resolved
-  double cost;          // the model's time, in multiply-add slots (decode: bytes read); only ratios mean anything
+  double cost;          // tune_cost
 };
 
 // Why points fell away: one sentence per config field that refused, with how many it refused.
@@ -29,12 +29,12 @@ int tune_space_make(const struct spec *s, const struct target *t, const struct p
                     bool same_bits, struct tune_space *out, struct error *err);
 void tune_space_free(struct tune_space *space);
 
-// The model. Prefill: slots of the multiply-add pipes per query vector and key: both products, the softmax, rescaling,
-// loop overhead, padding of ragged tiles, copies. Decode: bytes over the share of bandwidth that a prefetch distance
-// keeps.
+// The model. Prefill: cycles of the multiply-add pipes per query vector and visible key, in multiply-adds of a vector:
+// both products, loads that they share, latency, softmax, rescaling, copies, ragged tiles, blocks cut by the diagonal.
+// Decode: bytes of a row of K, times what waiting for it adds. Only ratios are meant; what the weights rest on is said
+// in model.c.
 double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
-// Prefill: of those slots the per cent that are multiply-adds of the products, which is the predicted per cent of peak.
-// 0 for decode.
+// Prefill: the per cent of peak that the model predicts. Decode: 0.
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
 
 #endif

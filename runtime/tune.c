@@ -1,184 +1,41 @@
-#include "tune.h"
+#include "tune_run.h"
 
-#include "inputs.h"
-#include "plan.h"
 #include "probe.h"
 #include "tune_stats.h"
-#include "verify.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
   MOST_DEFAULT = 96, // candidates, if the budget allows
-  RUNS_MAX = 200,    // of one candidate
   DUEL_PAIRS = 30,
-  FINALISTS = 4
+  FINALISTS = 4,
+  FINAL_ROUNDS = 24,
+  BESIDE = 8, // candidates after which the default has another run
+  BASES_MAX = 64
 };
-static const double run_s = 0.02;        // a run is made about this long at most
 static const double prepare_share = 0.3; // of the budget, to compile and verify
 static const double duel_share = 0.25;   // for the duel
-
-struct runner {
-  strobe_plan *plan;
-  double seconds[RUNS_MAX], ratio[RUNS_MAX]; // of each run; over the default's of the same round
-  int n;
-};
-
-struct tuner {
-  const struct tune_request *r;
-  struct tune_result *out;
-  struct tune_space space;
-  strobe_context *ctx;
-  struct tensors tensors; // what is timed
-  void *workspace;
-  size_t workspace_bytes;
-  struct runner *runners; // beside out->candidates
-  int64_t repeats;        // executions of a run
-  double start;
-  struct error *err;
-};
-
-static double elapsed(const struct tuner *t) { return probe_clock() - t->start; }
-
-static bool go_on(struct tuner *t, const char *phase, int done, int of) {
-  const struct tune_progress p = {phase, done, of, elapsed(t), t->r->budget_s};
-  if (t->r->progress && !t->out->stopped && !t->r->progress(t->r->context, &p)) t->out->stopped = true;
-  return !t->out->stopped;
-}
-
-// ---- problems ----
-
-// A run should take about run_s, at 20 GFLOP/s: fewer heads and batches first, then fewer query rows. Decode streams K
-// and V from memory, so what it reads stays larger than the caches.
-static struct problem smaller(const struct problem *p) {
-  struct problem s = *p;
-  const int64_t group = p->heads / p->heads_kv;
-  const double most = run_s * 20e9 * 5;
-  if (p->q_len <= 16) return s;
-  if (problem_flops(&s) > most) s.batch = 1;
-  if (problem_flops(&s) > most) s.heads_kv = 1, s.heads = group;
-  if (problem_flops(&s) > most) s.heads = 1;
-  while (problem_flops(&s) > most && s.q_len > 512) s.q_len = s.q_len / 2 / 64 * 64;
-  return s;
-}
-
-// Small and ragged: two tiles and a bit in each direction.
-static struct problem verified(const struct problem *p, const struct config *c) {
-  struct problem s = *p;
-  s.batch = 1, s.heads_kv = p->heads_kv > 1 ? 2 : 1, s.heads = s.heads_kv * (p->heads / p->heads_kv > 1 ? 2 : 1);
-  const int64_t rows = config_is_decode(c) ? p->q_len : c->v[CFG_BLOCK_M] + 3,
-                keys = config_is_decode(c) ? 700 : 2 * c->v[CFG_BLOCK_N] + 5;
-  s.q_len = rows < p->q_len ? rows : p->q_len;
-  s.kv_len = keys < p->kv_len ? keys : p->kv_len;
-  return s;
-}
-
-// ---- one candidate ----
-
-static int plan_for(struct tuner *t, const struct problem *p, const char *config, strobe_plan **out) {
-  struct buf text = {0};
-  problem_print(p, &text);
-  if (text.failed) return fail(t->err, STROBE_NO_MEMORY, "no memory for a plan");
-  const struct strobe_plan_options o = {.size = sizeof o, .target = t->r->target->name, .config = config};
-  const enum strobe_status status = strobe_plan_create(t->ctx, text.data, &o, out);
-  buf_free(&text);
-  return status;
-}
-
-static struct strobe_array array_of(const struct strobe_tensor *x) {
-  return (struct strobe_array){x->data, x->batch_stride, x->row_stride, x->head_stride};
-}
-
-static enum strobe_status execute(const strobe_plan *plan, const struct strobe_args *a, void *workspace) {
-  const struct strobe_io io = {.size = sizeof io,
-                               .q = array_of(&a->q),
-                               .k = array_of(&a->k),
-                               .v = array_of(&a->v),
-                               .o = array_of(&a->o),
-                               .lse = a->lse,
-                               .workspace = workspace};
-  return strobe_execute(plan, &io);
-}
-
-static void refuse(struct tune_candidate *c, const char *why) {
-  snprintf(c->refused, sizeof c->refused, "%.*s", (int)sizeof c->refused - 1, why);
-}
-
-// The kernel of this config computes the right thing.
-static int check(struct tuner *t, struct tune_candidate *c) {
-  struct verify_case v = {.problem = verified(&t->r->problem, &c->config),
-                          .kind = input_kind_find("normal"),
-                          .seed = 1,
-                          .layout = LAYOUT_BNHD,
-                          .scale = default_scale(&t->r->problem.spec)};
-  struct tensors x = {0};
-  struct verify_result result;
-  strobe_plan *plan = NULL;
-  int status = verify_create(&v, NULL, &x, t->err);
-  if (status) return status;
-  if (plan_for(t, &v.problem, c->text, &plan) || execute(plan, &x.args, NULL)) {
-    refuse(c, strobe_error());
-  } else {
-    status = verify_tensors(&v, &c->config, &x, VERIFY_AUTO_ROWS, &result, t->err);
-    c->verified = !status && result.ok;
-    if (!status && !result.ok) {
-      struct buf why = {0};
-      verify_print(&result, &why);
-      refuse(c, why.failed ? "wrong" : why.data);
-      buf_free(&why);
-      t->out->wrong++;
-    }
-  }
-  strobe_plan_destroy(plan);
-  tensors_free(&x);
-  return status;
-}
-
-static int prepare(struct tuner *t, struct tune_candidate *c, struct runner *r) {
-  int status = check(t, c);
-  if (status || !c->verified) return status;
-  if (plan_for(t, &t->out->timed, c->text, &r->plan)) return refuse(c, strobe_error()), 0;
-  const size_t bytes = strobe_workspace_bytes(r->plan);
-  if (bytes > t->workspace_bytes) {
-    free(t->workspace);
-    t->workspace_bytes = (bytes + 63) / 64 * 64;
-    t->workspace = aligned_alloc(64, t->workspace_bytes);
-    if (!t->workspace) return fail(t->err, STROBE_NO_MEMORY, "no memory for a workspace of %zu bytes", bytes);
-  }
-  return 0;
-}
-
-static double run(struct tuner *t, struct runner *r) {
-  const double start = probe_clock();
-  for (int64_t i = 0; i < t->repeats; i++) execute(r->plan, &t->tensors.args, t->workspace);
-  const double seconds = (probe_clock() - start) / (double)t->repeats;
-  if (r->n < RUNS_MAX) r->seconds[r->n++] = seconds;
-  return seconds;
-}
 
 // ---- phases ----
 
 static int set_up(struct tuner *t) {
   const struct tune_request *r = t->r;
   struct tune_result *o = t->out;
-  const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = r->workers};
   tune_key_of(&r->problem, r->target, r->workers, &o->key);
-  o->timed = smaller(&r->problem);
+  o->timed = tuner_smaller(&r->problem);
   int status = tune_space_make(&r->problem.spec, r->target, &r->problem, &r->base, r->same_bits, &t->space, t->err);
-  if (!status && strobe_context_create(&workers, &t->ctx))
-    status = fail(t->err, STROBE_NO_MEMORY, "%s", strobe_error());
-  if (!status)
-    status = tensors_create(&o->timed, LAYOUT_BNHD, 0, default_scale(&o->timed.spec), NULL, &t->tensors, t->err);
-  if (!status) status = inputs_fill(&o->timed.spec, &t->tensors.args, input_kind_find("normal"), 1, t->err);
+  if (!status) status = tuner_context(t);
+  if (!status) status = tuner_tensors(t);
   if (status) return status;
   o->enumerated = t->space.enumerated;
   o->infeasible = t->space.infeasible;
   o->feasible = t->space.n;
   memcpy(o->pruned, t->space.pruned, sizeof o->pruned);
   const int most = r->most > 0 ? r->most : MOST_DEFAULT;
-  const int room = (most < t->space.n ? most : t->space.n) + 1;
+  const int room = (most < t->space.n ? most : t->space.n) + 2; // the default, the rival
   o->candidates = calloc((size_t)room, sizeof *o->candidates);
   t->runners = calloc((size_t)room, sizeof *t->runners);
   return o->candidates && t->runners ? 0 : fail(t->err, STROBE_NO_MEMORY, "no memory for %d candidates", room);
@@ -192,7 +49,83 @@ static int add_candidate(struct tuner *t, const struct tune_point *point) {
   config_print(&point->config, t->r->target, &text);
   snprintf(c->text, sizeof c->text, "%s", text.failed ? "" : text.data);
   buf_free(&text);
-  return prepare(t, c, &t->runners[t->out->n++]);
+  return tuner_prepare(t, c, &t->runners[t->out->n++]);
+}
+
+// The rival may be none of those that the model put first.
+static int add_rival(struct tuner *t) {
+  const struct tune_request *r = t->r;
+  struct tune_point point = {.cost = 0};
+  config_clear(&point.config);
+  if (!r->rival || config_parse(r->rival, &point.config, NULL) ||
+      config_resolve(&r->problem.spec, r->target, &r->problem, &point.config, NULL))
+    return 0;
+  for (t->rival = 0; t->rival < t->out->n; t->rival++)
+    if (!memcmp(&t->out->candidates[t->rival].config, &point.config, sizeof point.config)) return 0;
+  point.cost = tune_cost(&r->problem.spec, r->target, &r->problem, &point.config);
+  return add_candidate(t, &point);
+}
+
+struct screened {
+  double ratio;
+  int point;
+};
+
+static int by_screened(const void *a, const void *b) {
+  const struct screened *x = a, *y = b;
+  if (x->ratio != y->ratio) return (x->ratio > y->ratio) - (x->ratio < y->ratio);
+  return x->point - y->point;
+}
+
+// Median of three runs over the default's beside them; INFINITY: it has no plan.
+static int screen_one(struct tuner *t, const struct tune_point *point, double *ratio) {
+  double three[3];
+  struct buf text = {0};
+  struct runner one = {.plan = NULL};
+  config_print(&point->config, t->r->target, &text);
+  int status = text.failed ? fail(t->err, STROBE_NO_MEMORY, "no memory for a config") : 0;
+  *ratio = INFINITY;
+  if (!status && !tuner_plan(t, &t->out->timed, text.data, &one.plan) && !(status = tuner_workspace(t, one.plan))) {
+    tuner_run(t, &one);
+    for (int i = 0; i < 3; i++) {
+      const double base = tuner_run(t, &t->runners[0]);
+      three[i] = tuner_run(t, &one) / base;
+      t->runners[0].n = 0;
+    }
+    *ratio = tune_median(three, 3);
+  }
+  strobe_plan_destroy(one.plan);
+  buf_free(&text);
+  return status;
+}
+
+// Orders the points by what they took. A context keeps its kernels, so each screens a few only.
+static int screen(struct tuner *t) {
+  enum { KERNELS = 64 };
+  const int n = t->space.n;
+  const int64_t repeats = t->repeats;
+  strobe_context *const kept = t->ctx;
+  struct screened *s = calloc((size_t)n, sizeof *s);
+  t->order = calloc((size_t)n, sizeof *t->order);
+  int status = s && t->order ? 0 : fail(t->err, STROBE_NO_MEMORY, "no memory to time %d configs", n);
+  t->repeats = (repeats + 3) / 4;
+  for (int i = 0; i < n && !status; i++) {
+    s[i] = (struct screened){INFINITY, i};
+    if (t->out->stopped || !tuner_go_on(t, "every config once", i, n)) continue;
+    if (i % KERNELS == 0) {
+      if (t->ctx != kept) strobe_context_destroy(t->ctx);
+      status = tuner_context(t);
+    }
+    if (!status) status = screen_one(t, &t->space.points[i], &s[i].ratio);
+  }
+  if (t->ctx != kept) strobe_context_destroy(t->ctx);
+  t->ctx = kept;
+  t->repeats = repeats;
+  if (!status) qsort(s, (size_t)n, sizeof *s, by_screened);
+  for (int i = 0; i < n && !status; i++) t->order[i] = s[i].point;
+  free(s);
+  t->screened_s = probe_clock() - t->start;
+  return status;
 }
 
 // The default first, then the model's order, while time and room last.
@@ -202,31 +135,41 @@ static int prepare_all(struct tuner *t) {
   int status = add_candidate(t, &t->space.points[t->space.default_point]);
   if (status) return status;
   o->candidates[0].is_default = true;
+  for (int i = 0; i < RUNS_MAX; i++) t->runners[0].ratio[i] = 1;
   if (!o->candidates[0].verified || !t->runners[0].plan)
     return fail(t->err, STROBE_INTERNAL, "the default config %.150s: %.150s", o->candidates[0].text,
                 o->candidates[0].refused);
+  struct strobe_plan_info info = {.size = sizeof info};
+  if (!strobe_plan_describe(t->runners[0].plan, &info)) t->backend = info.backend;
+  t->repeats = t->copies;
+  tuner_run(t, &t->runners[0]); // touches every page
   t->repeats = 1;
-  run(t, &t->runners[0]); // touches every page
   t->runners[0].n = 0;
-  const double once = run(t, &t->runners[0]);
+  const double once = tuner_run(t, &t->runners[0]);
   t->runners[0].n = 0;
-  t->repeats = once < run_s / 4 ? (int64_t)(run_s / 4 / once) + 1 : 1;
+  t->repeats = once < tuner_run_s / 4 ? (int64_t)(tuner_run_s / 4 / once) + 1 : 1;
+  if (t->r->exhaustive) status = screen(t);
   for (int i = 0; i < t->space.n && o->n < of && !status; i++) {
-    if (i == t->space.default_point) continue;
-    if (!go_on(t, "compile and verify", o->n, of) || elapsed(t) > prepare_share * t->r->budget_s) break;
-    status = add_candidate(t, &t->space.points[i]);
+    const int point = t->order ? t->order[i] : i;
+    if (point == t->space.default_point) continue;
+    if (!tuner_go_on(t, "compile and verify", o->n, of) || tuner_elapsed(t) > prepare_share * t->r->budget_s) break;
+    status = add_candidate(t, &t->space.points[point]);
   }
-  return status;
+  return status ? status : add_rival(t);
 }
 
-// One run of each that is still in the race, the default first: ratios are taken beside it.
+// One run of each that is still in the race, and of the default now and then. All ratios of a round are over the median
+// of its runs of the default: noise of one run must not favour the few beside it.
 static void one_round(struct tuner *t, const int *alive, int n) {
-  const double base = run(t, &t->runners[0]);
+  double base[BASES_MAX];
+  int bases = 0;
+  for (int i = 0; i < n; i++) {
+    if (i % BESIDE == 0 && bases < BASES_MAX) base[bases++] = tuner_run(t, &t->runners[0]);
+    if (alive[i]) tuner_run(t, &t->runners[alive[i]]);
+  }
   for (int i = 0; i < n; i++) {
     struct runner *r = &t->runners[alive[i]];
-    if (r->n == RUNS_MAX) continue;
-    const double seconds = alive[i] ? run(t, r) : base;
-    if (r->n) r->ratio[r->n - 1] = seconds / base;
+    if (alive[i]) r->ratio[r->n - 1] = r->seconds[r->n - 1] / tune_median(base, bases);
   }
 }
 
@@ -235,10 +178,10 @@ static int race(struct tuner *t, int *alive, int n) {
   const double end = (1 - duel_share) * t->r->budget_s;
   for (int level = 0; n > 1; level++) {
     char phase[48];
-    const int rounds = level < 3 ? 2 + level : 6;
+    const int rounds = n <= FINALISTS ? FINAL_ROUNDS : 3 + level;
     for (int i = 0; i < rounds; i++) {
       snprintf(phase, sizeof phase, "race, %d left", n);
-      if (!go_on(t, phase, i, rounds) || elapsed(t) > end) break;
+      if (!tuner_go_on(t, phase, i, rounds) || tuner_elapsed(t) > end) break;
       one_round(t, alive, n);
     }
     for (int i = 1; i < n; i++) // by median; few enough for insertion
@@ -249,32 +192,50 @@ static int race(struct tuner *t, int *alive, int n) {
         alive[j] = alive[j - 1];
         alive[j - 1] = swap;
       }
-    if (t->out->stopped || elapsed(t) > end || n <= FINALISTS) break;
+    if (t->out->stopped || tuner_elapsed(t) > end || n <= FINALISTS) break;
     n = n / 2 > FINALISTS ? n / 2 : FINALISTS;
   }
   return n;
 }
 
-// Pairs of the winner and the default, in alternating order.
-static void duel(struct tuner *t, int winner) {
-  double ratio[DUEL_PAIRS];
+// Pairs in alternating order: the first one's time over the second one's. Returns how many.
+static int duel(struct tuner *t, const char *phase, int first, int second, double ratio[DUEL_PAIRS]) {
   int n = 0;
-  t->out->gain_bound = 1;
-  if (winner == 0 || t->out->stopped) return;
   for (; n < DUEL_PAIRS; n++) {
-    if (!go_on(t, "duel with the default", n, DUEL_PAIRS)) return;
-    if (n >= 8 && elapsed(t) > t->r->budget_s) break;
+    if (!tuner_go_on(t, phase, n, DUEL_PAIRS)) return 0;
+    if (n >= 8 && tuner_elapsed(t) > t->r->budget_s) break;
     double a = 0, b = 0;
-    if (n % 2) a = run(t, &t->runners[winner]);
-    b = run(t, &t->runners[0]);
-    if (n % 2 == 0) a = run(t, &t->runners[winner]);
+    if (n % 2) a = tuner_run(t, &t->runners[first]);
+    b = tuner_run(t, &t->runners[second]);
+    if (n % 2 == 0) a = tuner_run(t, &t->runners[first]);
     ratio[n] = a / b;
   }
+  return n;
+}
+
+static void decide(struct tuner *t, int winner) {
+  double ratio[DUEL_PAIRS];
+  struct tune_result *o = t->out;
+  o->gain_bound = 1;
+  if (winner == 0 || o->stopped) return;
+  const int n = duel(t, "duel with the default", winner, 0, ratio);
   const double bound = tune_upper_bound(ratio, n);
-  if (bound >= 1) return;
-  t->out->best = winner;
-  t->out->gain_bound = bound;
-  t->out->candidates[winner].ratio = tune_median(ratio, n);
+  if (n == 0 || bound >= 1) return;
+  o->best = winner;
+  o->gain_bound = bound;
+  o->candidates[winner].ratio = tune_mean_ratio(ratio, n);
+}
+
+// Against the winner, whether or not that is better than the default.
+static void meet_rival(struct tuner *t, int winner) {
+  double ratio[DUEL_PAIRS];
+  struct tune_result *o = t->out;
+  if (!t->r->rival || t->rival >= o->n || !t->runners[t->rival].plan) return;
+  o->rival_ratio = o->rival_bound = 1;
+  if (t->rival == winner) return;
+  const int n = duel(t, "duel with the record", t->rival, winner, ratio);
+  o->rival_ratio = n ? tune_mean_ratio(ratio, n) : 0;
+  o->rival_bound = n ? tune_upper_bound(ratio, n) : 0;
 }
 
 // ---- results ----
@@ -293,23 +254,6 @@ static void summarise(struct tuner *t) {
   o->rank_correlation = tune_rank_correlation(o->candidates, o->n);
 }
 
-static int by_ratio(const void *a, const void *b) {
-  const struct tune_candidate *x = a, *y = b;
-  if ((x->ratio > 0) != (y->ratio > 0)) return x->ratio > 0 ? -1 : 1;
-  if (x->ratio != y->ratio) return (x->ratio > y->ratio) - (x->ratio < y->ratio);
-  return strcmp(x->text, y->text);
-}
-
-static void sort_candidates(struct tune_result *o) {
-  char best[sizeof o->candidates->text];
-  memcpy(best, o->candidates[o->best].text, sizeof best);
-  qsort(o->candidates, (size_t)o->n, sizeof *o->candidates, by_ratio);
-  for (int i = 0; i < o->n; i++) {
-    if (!strcmp(o->candidates[i].text, best)) o->best = i;
-    if (o->candidates[i].is_default) o->default_at = i;
-  }
-}
-
 int tune(const struct tune_request *r, struct tune_result *out, struct error *err) {
   *out = (struct tune_result){.gain_bound = 1};
   struct tuner t = {.r = r, .out = out, .start = probe_clock(), .err = err};
@@ -321,41 +265,23 @@ int tune(const struct tune_request *r, struct tune_result *out, struct error *er
       if (t.runners[i].plan) alive[n++] = i;
     if (alive) {
       race(&t, alive, n);
-      duel(&t, alive[0]);
+      decide(&t, alive[0]);
+      meet_rival(&t, alive[0]);
       summarise(&t);
-      sort_candidates(out);
+      tune_result_sort(out);
     } else
       status = fail(err, STROBE_NO_MEMORY, "no memory for %d candidates", out->n);
     free(alive);
   }
   for (int i = 0; i < out->n && t.runners; i++) strobe_plan_destroy(t.runners[i].plan);
   free(t.runners);
+  free(t.order);
   free(t.workspace);
-  tensors_free(&t.tensors);
+  for (int64_t i = 0; i < t.copies && t.tensors; i++) tensors_free(&t.tensors[i]);
+  free(t.tensors);
   strobe_context_destroy(t.ctx);
   tune_space_free(&t.space);
-  out->seconds = elapsed(&t);
+  out->seconds = tuner_elapsed(&t) + t.screened_s;
   if (status) tune_result_free(out);
   return status;
-}
-
-void tune_result_free(struct tune_result *r) {
-  free(r->candidates);
-  *r = (struct tune_result){0};
-}
-
-int tune_records(const struct tune_result *r, struct tune_record *records) {
-  int n = 0;
-  double default_ms = r->n ? r->candidates[r->default_at].ms : 0;
-  for (int i = 0; i < r->n; i++) {
-    const struct tune_candidate *c = &r->candidates[i];
-    if (!c->runs || c->ratio <= 0) continue;
-    struct tune_record *record = &records[n++];
-    *record = (struct tune_record){
-        .key = r->key, .ms = c->ratio * default_ms, .default_ms = default_ms, .noise = r->noise, .runs = c->runs};
-    // A search that was stopped decides nothing.
-    record->mark = i != r->best || r->stopped ? TUNE_TRIED : i == r->default_at ? TUNE_DEFAULT : TUNE_BEST;
-    memcpy(record->config, c->text, sizeof record->config);
-  }
-  return n;
 }

@@ -32,9 +32,12 @@ struct tune_request {
   const struct target *target; // that this CPU can run
   struct config base;          // fields that are given; the rest is searched
   int workers;
-  double budget_s; // what it may take in all, about
-  int most;        // candidates that are measured at most; 0: as many as the budget allows
-  bool same_bits;  // only fields that change no bit of the result
+  double budget_s;   // what it may take in all, about
+  int most;          // candidates that are measured at most; 0: as many as the budget allows
+  bool same_bits;    // only fields that change no bit of the result
+  bool exhaustive;   // times every config first, and lets the fastest in: takes as long as it takes before the budget
+                     // counts
+  const char *rival; // config that the winner meets in a duel of its own; NULL: none
   // May be NULL. progress returns false to stop: what was measured is kept.
   bool (*progress)(void *context, const struct tune_progress *p);
   void *context;
@@ -47,8 +50,10 @@ struct tune_result {
   int n, best, default_at;                     // indices; best == default_at: nothing was significantly better
   int enumerated, infeasible, feasible, wrong; // of the space; candidates that failed verification
   struct tune_pruned pruned[CFG_COUNT];
-  double noise;            // standard deviation of the default's runs, per cent of the median
-  double gain_bound;       // upper 95 % bound of best's time over the default's, from the duel; 1 if default is best
+  double noise;      // standard deviation of the default's runs, per cent of the median
+  double gain_bound; // upper 95 % bound of best's time over the default's, from the duel; 1 if default is best
+  double rival_ratio,
+      rival_bound;         // rival's time over the winner's, mean and upper 95 % bound; 0: there was no such duel
   double rank_correlation; // Spearman's, predicted against measured
   double seconds;
   bool stopped; // by progress
@@ -58,6 +63,8 @@ struct tune_result {
 // tune_result_free.
 int tune(const struct tune_request *r, struct tune_result *out, struct error *err);
 void tune_result_free(struct tune_result *r);
+// Orders the candidates as they are described above.
+void tune_result_sort(struct tune_result *r);
 
 // What the database keeps of a result: every candidate that was timed. `records` has room for out->n; returns how many.
 int tune_records(const struct tune_result *r, struct tune_record *records);

@@ -73,6 +73,22 @@ static void tunes_and_records(void **state) {
   assert_string_equal(o->out, "t.txt\n");
 }
 
+// Every config of a small space; what the database has meets the winner.
+static void an_exhaustive_search_meets_the_record(void **state) {
+  (void)state;
+  static const char command[] = "tune d32:f32:b1h2q64k64 --budget 0.8s --db e.txt --set "
+                                "tile_n=4,stages=1,unroll=32,exp=table2,prefetch=0,pack_k=1,pack_v=1";
+  char exhaustive[400];
+  const struct outcome *o = works(command);
+  assert_null(strstr(o->out, "the record takes"));
+  snprintf(exhaustive, sizeof exhaustive, "%s --exhaustive", command);
+  o = works(exhaustive);
+  assert_non_null(strstr(o->out, "the record takes"));
+  snprintf(exhaustive, sizeof exhaustive, "%s --exhaustive --json", command);
+  o = works(exhaustive);
+  assert_non_null(strstr(o->out, "\"record_ratio_upper_bound\": "));
+}
+
 static void an_unwritable_database_is_survived(void **state) {
   (void)state;
   const struct outcome *o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --db /proc/none/t.txt");
@@ -90,6 +106,7 @@ static int set_up(void **state) {
 int main(int argc, char **argv) {
   (void)argc;
   const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input), cmocka_unit_test(tunes_and_records),
+                                     cmocka_unit_test(an_exhaustive_search_meets_the_record),
                                      cmocka_unit_test(an_unwritable_database_is_survived)};
   return find_binary(argv[0]) ? cmocka_run_group_tests(tests, set_up, remove_directory) : 1;
 }
