@@ -91,6 +91,10 @@ static int open_rows(struct session *s, struct error *err) {
     each.set = config;
     s->n++;
     status = bench_case_open(s->ctx, s->problem, &each, &r->timed, err);
+    const struct strobe_plan_info *info = &r->timed.info;
+    if (!status && strcmp(info->backend, "code") && strcmp(info->backend, "scalar"))
+      status = fail(err, STROBE_UNSUPPORTED, "--ablate needs kernels of its own, and backend \"%s\" has one config: %s",
+                    info->backend, info->why);
   }
   if (!status && !s->n)
     status = fail(err, STROBE_INVALID, "--ablate: %s", s->left_out.len ? s->left_out.data : "no row");

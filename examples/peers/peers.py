@@ -3,6 +3,7 @@
 
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py                 # f32 and bf16, N = 512 and 2048
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --dtype f32 --n 512 --runs 21 --json > peers.json
+    $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --decode       # one query, 8192 keys: GB/s of K and V
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --check        # quick: is every result right?
 
 What is not installed is left out, and said. Each peer gets the layout it likes best, made before the clock starts; causal
@@ -31,14 +32,19 @@ ALLOWED = {"f32": 2e-5, "bf16": 3e-2, "f16": 4e-3}  # of the largest |O|
 
 
 class Case:
-    """q, k, v of (1, heads, n, head_dim) as f32 that the dtype holds exactly, and a reference of some rows."""
+    """q (1, heads, q_len, head_dim), k and v (1, heads, n, head_dim) as f32 that the dtype holds exactly, and a reference
+    of some rows. Decode: one query of 4 heads to a KV head, which for every peer is q_len 4 with as many heads as KV heads."""
 
-    def __init__(self, dtype, d, n, causal):
-        self.dtype, self.d, self.n, self.causal = dtype, d, n, causal
+    def __init__(self, dtype, d, n, causal, decode=False):
+        self.dtype, self.d, self.n, self.causal, self.decode = dtype, d, n, causal, decode
+        self.q_len = 4 if decode else n
         random = np.random.default_rng(1)
-        self.q, self.k, self.v = (self.held(random.standard_normal((1, HEADS, n, d), np.float32)) for _ in range(3))
-        self.flops = 4.0 * HEADS * n * n * d / (2 if causal else 1)
-        self.rows = np.unique(np.linspace(0, n - 1, 17).astype(int))
+        self.q, self.k, self.v = (self.held(random.standard_normal((1, HEADS, rows, d), np.float32))
+                                  for rows in (self.q_len, n, n))
+        kv_bytes = 2 * HEADS * n * d * (4 if dtype == "f32" else 2)
+        self.work = kv_bytes if decode else 4.0 * HEADS * n * n * d / (2 if causal else 1)
+        self.copies = 1 + int(256e6 / kv_bytes) if decode else 1  # taken in turn, so that K and V come from memory
+        self.rows = np.unique(np.linspace(0, self.q_len - 1, 17).astype(int))
         q, k, v = (x.astype(np.float64) for x in (self.q[:, :, self.rows], self.k, self.v))
         s = q @ k.swapaxes(-1, -2) / np.sqrt(d)
         if causal:
@@ -56,6 +62,8 @@ class Case:
         return float(np.abs(np.asarray(o, np.float64)[:, :, self.rows] - self.want).max() / np.abs(self.want).max())
 
     def __str__(self):
+        if self.decode:
+            return f"{self.dtype} d{self.d} decode, {self.n} keys"
         return f"{self.dtype} d{self.d} N {self.n} {'causal' if self.causal else 'full'}"
 
 
@@ -73,13 +81,16 @@ class Strobe:
         def typed(x):
             if case.dtype == "bf16":
                 return (x.view(np.uint32) >> 16).astype(np.uint16)
-            return x.astype({"f32": np.float32, "f16": np.float16}[case.dtype])
+            return x.astype({"f32": np.float32, "f16": np.float16}[case.dtype])  # a copy
         q, k, v = typed(case.q), typed(case.k), typed(case.v)
         o = np.empty_like(q)
         mask = ":causal" if case.causal else ""
-        plan = strobe._plan(f"d{case.d}:{case.dtype}{mask}:b1h{HEADS}q{case.n}k{case.n}", None)
-        at = [strobe.Array(x.ctypes.data, HEADS * case.n * case.d, case.d, case.n * case.d) for x in (q, k, v, o)]
-        io = strobe.Io(strobe.c.sizeof(strobe.Io), *at)
+        heads, q_len = (f"{4 * HEADS}/{HEADS}", 1) if case.decode else (HEADS, case.n)
+        plan = strobe._plan(f"d{case.d}:{case.dtype}{mask}:b1h{heads}q{q_len}k{case.n}", None)
+
+        def array(x, length):
+            return strobe.Array(x.ctypes.data, x.size, case.d, length * case.d)
+        io = strobe.Io(strobe.c.sizeof(strobe.Io), array(q, q_len), array(k, case.n), array(v, case.n), array(o, q_len))
         kept = (q, k, v, o, plan)
 
         def run():
@@ -100,18 +111,18 @@ class Numpy:
     def prepare(case):
         if case.dtype != "f32":
             return None
-        o = np.empty_like(case.q)
+        q, k, v, o = case.q, case.k.copy(), case.v.copy(), np.empty_like(case.q)
         hidden = np.triu(np.full((case.n, case.n), -np.inf, np.float32), 1) if case.causal else None
         scale = np.float32(case.d ** -0.5)
 
         def run():
             for h in range(HEADS):
-                s = (case.q[0, h] * scale) @ case.k[0, h].T
+                s = (q[0, h] * scale) @ k[0, h].T
                 if hidden is not None:
                     s += hidden
                 s -= s.max(-1, keepdims=True)
                 np.exp(s, out=s)
-                np.matmul(s, case.v[0, h], out=o[0, h])
+                np.matmul(s, v[0, h], out=o[0, h])
                 o[0, h] /= s.sum(-1, keepdims=True)
         return run, lambda: o
 
@@ -128,7 +139,7 @@ class Torch:
     def prepare(self, case):
         torch = self.torch
         kind = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[case.dtype]
-        q, k, v = (torch.from_numpy(x).to(kind) for x in (case.q, case.k, case.v))
+        q, k, v = (torch.from_numpy(x.copy()).to(kind) for x in (case.q, case.k, case.v))
         last = [None]
 
         def run():
@@ -149,7 +160,8 @@ class Onnxruntime:
     def model(self, case):
         h = self.onnx.helper
         kind = {"f32": self.onnx.TensorProto.FLOAT, "f16": self.onnx.TensorProto.FLOAT16}[case.dtype]
-        rows = [h.make_tensor_value_info(x, kind, (1, case.n, HEADS * case.d)) for x in "qkvo"]
+        rows = [h.make_tensor_value_info(x, kind, (1, length, HEADS * case.d))
+                for x, length in zip("qkvo", (case.q_len, case.n, case.n, case.q_len))]
         if case.causal:
             node = h.make_node("GroupQueryAttention", ["q", "k", "v", "", "", "last", "total"], ["o", "pk", "pv"],
                                domain="com.microsoft", num_heads=HEADS, kv_num_heads=HEADS)
@@ -169,13 +181,13 @@ class Onnxruntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = self.runtime.InferenceSession(self.model(case).SerializeToString(), options, ["CPUExecutionProvider"])
         kind = {"f32": np.float32, "f16": np.float16}[case.dtype]
-        feed = {name: x.transpose(0, 2, 1, 3).reshape(1, case.n, -1).astype(kind)
+        feed = {name: x.transpose(0, 2, 1, 3).reshape(1, x.shape[2], -1).astype(kind)
                 for name, x in zip("qkv", (case.q, case.k, case.v))}
         last = [None]
 
         def run():
             last[0] = session.run(["o"], feed)[0]
-        return run, lambda: last[0].reshape(1, case.n, HEADS, case.d).transpose(0, 2, 1, 3).astype(np.float32)
+        return run, lambda: last[0].reshape(1, case.q_len, HEADS, case.d).transpose(0, 2, 1, 3).astype(np.float32)
 
 
 class Openvino:
@@ -190,16 +202,15 @@ class Openvino:
     def prepare(self, case):
         if case.dtype == "f16":
             return None
-        shape = [1, HEADS, case.n, case.d]
         kind = self.openvino.Type.bf16 if case.dtype == "bf16" else self.openvino.Type.f32
-        inputs = [self.opset.parameter(shape, kind) for _ in range(3)]
+        inputs = [self.opset.parameter(list(x.shape), kind) for x in (case.q, case.k, case.v)]
         node = self.opset.scaled_dot_product_attention(*inputs, causal=case.causal)
         settings = {"INFERENCE_PRECISION_HINT": {"f32": "f32", "bf16": "bf16"}[case.dtype], "INFERENCE_NUM_THREADS": 1,
                     "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
         model = self.openvino.compile_model(self.openvino.Model([node], inputs, "attention"), "CPU", settings)
         request = model.create_infer_request()
         for i, x in enumerate((case.q, case.k, case.v)):
-            tensor = self.openvino.Tensor(kind, shape)
+            tensor = self.openvino.Tensor(kind, list(x.shape))
             tensor.data[:] = (x.view(np.uint32) >> 16).astype(np.uint16).view(tensor.data.dtype) if case.dtype == "bf16" else x
             request.set_input_tensor(i, tensor)
 
@@ -231,18 +242,19 @@ def prepare_all(case, peers, notes):
     runs = {}
     for peer in peers:
         try:
-            made = peer.prepare(case)
-            if made is None:
+            made = [peer.prepare(case) for _ in range(case.copies)]
+            if made[0] is None:
                 continue
-            made[0]()
-            error = case.error(made[1]())
+            for run, _ in made:
+                run()
+            error = case.error(made[0][1]())
         except Exception as why:  # what a peer does not support it says in its own way
             notes.append(f"{peer.name}, {case}: {str(why).strip().splitlines()[0][:160]}")
             continue
         if error > ALLOWED[case.dtype]:
             notes.append(f"{peer.name}, {case}: wrong by {error:.2g} of the largest |O|; not timed")
             continue
-        runs[peer.name] = (made[0], error)
+        runs[peer.name] = ([run for run, _ in made], error)
     return runs
 
 
@@ -250,11 +262,12 @@ def measure(case, runs, rounds):
     """A B C A B C; medians of seconds."""
     seconds = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, (run, _) in runs.items():
+        for name, (copies, _) in runs.items():
             start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    rate = {name: case.flops / statistics.median(s) / 1e9 for name, s in seconds.items()}
+            for run in copies:
+                run()
+            seconds[name].append((time.perf_counter() - start) / len(copies))
+    rate = {name: case.work / statistics.median(s) / 1e9 for name, s in seconds.items()}
     ahead = {name: statistics.median(b / a for a, b in zip(seconds["strobe"], s)) for name, s in seconds.items()}
     return rate, ahead
 
@@ -262,13 +275,16 @@ def measure(case, runs, rounds):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--dtype", nargs="+", default=["f32", "bf16"], choices=list(ALLOWED))
-    p.add_argument("--d", nargs="+", type=int, default=[64, 128], help="head_dim (default: 64 128)")
-    p.add_argument("--n", nargs="+", type=int, default=[512, 2048], help="q_len and kv_len (default: 512 2048)")
+    p.add_argument("--d", nargs="+", type=int, help="head_dim (default: 64 128)")
+    p.add_argument("--n", nargs="+", type=int, help="q_len and kv_len (default: 512 2048)")
     p.add_argument("--peers", nargs="+", help="only these")
     p.add_argument("--runs", type=int, default=11, help="rounds over the peers of a cell (default: 11)")
     p.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    p.add_argument("--decode", action="store_true", help="one query of 32 heads on 8, d128, 8192 keys (--n, --d change it)")
     p.add_argument("--check", action="store_true", help="compare with float64, one small cell of each kind; no times")
     a = p.parse_args()
+    a.d = a.d or ([128] if a.decode else [64, 128])
+    a.n = a.n or ([8192] if a.decode else [512, 2048])
     if a.check:
         a.n, a.runs = [100], 0
     peers, notes = find_peers(a.peers)
@@ -276,16 +292,16 @@ def main():
     for dtype in a.dtype:
         for d in a.d:
             for n in a.n:
-                for causal in (False, True):
-                    case = Case(dtype, d, n, causal)
+                for causal in (False,) if a.decode else (False, True):
+                    case = Case(dtype, d, n, causal, a.decode)
                     runs = prepare_all(case, peers, notes)
                     if "strobe" not in runs:
                         wrong = True
                         continue
-                    cell = {"dtype": dtype, "head_dim": d, "n": n, "mask": "causal" if causal else "full",
+                    cell = {"dtype": dtype, "head_dim": d, "n": n, "mask": "causal" if causal else "full", "decode": a.decode,
                             "error": {name: error for name, (_, error) in runs.items()}}
                     if a.runs:
-                        cell["gflops"], cell["strobe_times_as_fast"] = measure(case, runs, a.runs)
+                        cell["gbs" if a.decode else "gflops"], cell["strobe_times_as_fast"] = measure(case, runs, a.runs)
                     cells.append(cell)
                     if not a.json:
                         show(case, cell, a.runs)
@@ -303,10 +319,10 @@ def show(case, cell, timed):
     if not timed:
         print(f"{str(case):24s} " + "  ".join(f"{name} {error:.1e}" for name, error in cell["error"].items()), "ok")
         return
-    ahead = cell["strobe_times_as_fast"]
+    ahead, unit = cell["strobe_times_as_fast"], "GB/s" if case.decode else "GFLOP/s"
     print(f"{str(case):24s} " + "  ".join(
-        f"{name} {rate:6.1f}" + (f" ({ahead[name]:.2f}x)" if name != "strobe" else " GFLOP/s")
-        for name, rate in cell["gflops"].items()), flush=True)
+        f"{name} {rate:6.1f}" + (f" ({ahead[name]:.2f}x)" if name != "strobe" else f" {unit}")
+        for name, rate in cell["gbs" if case.decode else "gflops"].items()), flush=True)
 
 
 sys.exit(main())
