@@ -1,5 +1,6 @@
 #include "cmd.h"
 #include "cuda_kernel.h"
+#include "traffic.h"
 #include "tune_space.h"
 
 #include "../runtime/cpu.h"
@@ -36,6 +37,7 @@ struct explained {
   double flops, fma_slots;          // of the whole problem
   double predicted, predicted_d128; // per cent of peak by the slot model, for this head_dim and for 128; 0: no model
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
+  double moved_bytes; // of the prefill kernel; 0: none
 };
 
 // ---- numbers ----
@@ -53,6 +55,7 @@ static void count_traffic(struct explained *e) {
   const double tile = e->instance.config.v[CFG_BLOCK_M]; // of rows of a KV head (decode), or of a query head
   const bool decode = config_is_decode(&e->instance.config);
   e->cached_bytes = decode ? heads_kv * ceil(heads * n / heads_kv / tile) * m * kv_row : pairs / tile * kv_row;
+  if (!is_cuda(e) && !decode) e->moved_bytes = traffic_bytes(p, &e->instance);
   e->fused_elements = heads * n * (d + dv) + heads_kv * m * (d + dv);
   e->unfused_elements = heads * 4 * n * m + heads * (n + m) * (d + dv);
   e->unfused_bytes = heads * 4 * n * m * 4 + q_bytes + heads * m * kv_row;
@@ -243,8 +246,14 @@ static void print_floor(const struct explained *e, struct buf *out) {
   if (e->predicted_d128 > 0) buf_printf(out, "; %.3f of what it predicts for d128", e->predicted / e->predicted_d128);
   buf_printf(out, "\n  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
   const bool decode = config_is_decode(&e->instance.config);
-  buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d %s\n", 1e-6 * e->cached_bytes,
-             e->instance.config.v[CFG_BLOCK_M], decode ? "rows" : "queries");
+  if (e->moved_bytes > 0)
+    buf_printf(out,
+               "  moved    %.4g MB between scratch memory and caches or memory, as a model of algo=%s has it: %s\n",
+               1e-6 * e->moved_bytes, algo_names[config_algo(&e->instance.config)],
+               traffic_about[config_algo(&e->instance.config)]);
+  else
+    buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d %s\n", 1e-6 * e->cached_bytes,
+               e->instance.config.v[CFG_BLOCK_M], decode ? "rows" : "queries");
   if (decode)
     buf_printf(out,
                "  time     memory / read bandwidth of a core (`strobe bench` measures both): each GB/s of it reads the "
@@ -345,6 +354,7 @@ static void print_json(const struct explained *e, struct buf *out) {
   if (e->predicted_d128 > 0) json_number(&j, "predicted_percent_d128", e->predicted_d128, 4);
   json_number(&j, "floor_bytes", e->least_bytes, 12);
   json_number(&j, "cache_bytes", e->cached_bytes, 12);
+  if (e->moved_bytes > 0) json_number(&j, "modelled_bytes", e->moved_bytes, 12);
   json_number(&j, "unfused_elements", e->unfused_elements, 12);
   json_number(&j, "unfused_bytes", e->unfused_bytes, 12);
   if (e->instance.target->family == FAMILY_CUDA) cuda_explain_json(&e->instance, &e->problem, &j);

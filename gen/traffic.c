@@ -1,5 +1,11 @@
 #include "traffic.h"
 
+const char *const traffic_about[ALGO_COUNT] = {
+    [ALGO_STANDARD] = "S written, read twice, P written and read; K and V once per tile of queries",
+    [ALGO_FA1] = "O, m and l in and out for every KV block; K and V once per head",
+    [ALGO_FA2] = "K and V once per tile of queries",
+    [ALGO_FA3] = "K and V once per tile of queries"};
+
 struct model {
   double rows, keys, pairs; // query rows of all heads; keys of all KV heads; (query, key) pairs that are visible
   double heads_per_kv;

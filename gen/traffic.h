@@ -7,5 +7,6 @@
 
 // Of one execution of p, whose sizes are complete, by an instance with a resolved config of kernel=prefill.
 double traffic_bytes(const struct problem *p, const struct instance *i);
+extern const char *const traffic_about[ALGO_COUNT]; // what most of it is
 
 #endif

@@ -73,6 +73,10 @@ static void json_parses(void **state) {
              "d[0][\"workspace_bytes\"] >= 4 * 2 * 1024 * 1024 > d[1][\"workspace_bytes\"] > d[2][\"workspace_bytes\"] "
              "and d[0][\"modelled_bytes\"] > 5 * 4 * 2 * 1024 * 1024 and "
              "d[0][\"modelled_bytes\"] - d[2][\"modelled_bytes\"] == 5 * 4 * 2 * 1024 * 1024");
+  json_holds("explain d64:f32:b1h2q1024k1024 --target avx512 --set algo=standard --json",
+             "d[\"config\"][\"algo\"][\"value\"] == \"standard\" and d[\"modelled_bytes\"] > 5 * 4 * 2 * 1024 * 1024");
+  json_holds("explain d64:f32:b1h2q1024k1024 --target avx512 --json",
+             "d[\"config\"][\"algo\"][\"value\"] == \"fa3\" and d[\"modelled_bytes\"] < 5 * 4 * 2 * 1024 * 1024");
   json_holds("bench --suite cpu --only d128:f32:causal:b1h8q512 --runs 1 --json",
              "len(d) == 1 and d[0][\"resolve\"] == 86 and d[0][\"aim\"] == 89 and d[0][\"measured\"] > 0 and "
              "(d[0][\"measured\"] >= 86) == (d[0][\"reached\"] != \"no\")");
