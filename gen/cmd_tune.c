@@ -125,9 +125,11 @@ static void print_explanation(const struct tune_result *r, struct buf *out) {
              timed);
   for (int i = 0; i < CFG_COUNT; i++)
     if (r->pruned[i].count) buf_printf(out, "pruned %d, as in: %s\n", r->pruned[i].count, r->pruned[i].why);
+  const struct tune_candidate *refused = NULL;
+  int n = 0;
   for (int i = 0; i < r->n; i++)
-    if (*r->candidates[i].refused)
-      buf_printf(out, "not timed: %s: %s\n", r->candidates[i].text, r->candidates[i].refused);
+    if (*r->candidates[i].refused && !n++) refused = &r->candidates[i];
+  if (refused) buf_printf(out, "refused %d, as in: %s: %s\n", n, refused->text, refused->refused);
 }
 
 static void print_verdict(const struct tune_result *r, const char *path, struct buf *out) {
@@ -136,13 +138,16 @@ static void print_verdict(const struct tune_result *r, const char *path, struct 
                r->candidates[r->best].text, 100 * (1 - r->candidates[r->best].ratio), 100 * (1 - r->gain_bound));
   else
     buf_printf(out, "%s\n",
-               r->stopped ? "stopped before anything was decided" : "nothing is significantly better than the default");
+               r->stopped ? r->candidates[0].runs ? "stopped before anything was decided; what was measured is kept"
+                                                  : "stopped before anything was measured"
+                          : "nothing is significantly better than the default");
   if (r->rival_ratio > 0)
     buf_printf(out, "the record takes %+.1f %% of its time longer (at most %.1f %%, with 95 %% confidence)\n",
                100 * (r->rival_ratio - 1), 100 * (r->rival_bound - 1));
   buf_printf(out, "noise %.1f %%; %d of %d configs are feasible, %d computed wrong; %.1f s\n", r->noise, r->feasible,
              r->enumerated, r->wrong, r->seconds);
-  buf_printf(out, "%s%s\n", *path ? "recorded in " : "not recorded", path);
+  const bool recorded = *path && r->candidates[0].runs;
+  buf_printf(out, "%s%s\n", recorded ? "recorded in " : "not recorded", recorded ? path : "");
 }
 
 static void add_json(struct json *j, const char *problem, const struct tune_result *r) {

@@ -128,6 +128,13 @@ static int screen(struct tuner *t) {
   return status;
 }
 
+// Beside the default at once, so that a search that is stopped early has something to keep.
+static void first_run(struct tuner *t, struct runner *r) {
+  if (!r->plan) return;
+  const double base = tuner_run(t, &t->runners[0]);
+  r->ratio[0] = tuner_run(t, r) / base;
+}
+
 // The default first, then the model's order, while time and room last.
 static int prepare_all(struct tuner *t) {
   struct tune_result *o = t->out;
@@ -154,6 +161,7 @@ static int prepare_all(struct tuner *t) {
     if (point == t->space.default_point) continue;
     if (!tuner_go_on(t, "compile and verify", o->n, of) || tuner_elapsed(t) > prepare_share * t->r->budget_s) break;
     status = add_candidate(t, &t->space.points[point]);
+    if (!status) first_run(t, &t->runners[o->n - 1]);
   }
   return status ? status : add_rival(t);
 }
@@ -178,7 +186,7 @@ static int race(struct tuner *t, int *alive, int n) {
   const double end = (1 - duel_share) * t->r->budget_s;
   for (int level = 0; n > 1; level++) {
     char phase[48];
-    const int rounds = n <= FINALISTS ? FINAL_ROUNDS : 3 + level;
+    const int rounds = n <= FINALISTS ? FINAL_ROUNDS : 2 + level;
     for (int i = 0; i < rounds; i++) {
       snprintf(phase, sizeof phase, "race, %d left", n);
       if (!tuner_go_on(t, phase, i, rounds) || tuner_elapsed(t) > end) break;
@@ -209,21 +217,30 @@ static int duel(struct tuner *t, const char *phase, int first, int second, doubl
     b = tuner_run(t, &t->runners[second]);
     if (n % 2 == 0) a = tuner_run(t, &t->runners[first]);
     ratio[n] = a / b;
+    struct runner *r = &t->runners[first];
+    if (second == 0) r->ratio[r->n - 1] = a / b; // one more of its ratios over the default
   }
   return n;
 }
 
-static void decide(struct tuner *t, int winner) {
-  double ratio[DUEL_PAIRS];
+// Every finalist meets the default: which of them is the fastest, a race of few runs can't always tell. Returns it; the
+// default, 0, if none is significantly better.
+static int decide(struct tuner *t, const int *alive, int n) {
+  double ratio[DUEL_PAIRS], least = 1;
   struct tune_result *o = t->out;
   o->gain_bound = 1;
-  if (winner == 0 || o->stopped) return;
-  const int n = duel(t, "duel with the default", winner, 0, ratio);
-  const double bound = tune_upper_bound(ratio, n);
-  if (n == 0 || bound >= 1) return;
-  o->best = winner;
-  o->gain_bound = bound;
-  o->candidates[winner].ratio = tune_mean_ratio(ratio, n);
+  for (int i = 0; i < n && i < FINALISTS && !o->stopped; i++) {
+    if (alive[i] == 0 || (i && tuner_elapsed(t) > t->r->budget_s)) continue;
+    const int pairs = duel(t, "duel with the default", alive[i], 0, ratio);
+    const double bound = tune_upper_bound(ratio, pairs), mean = tune_mean_ratio(ratio, pairs);
+    if (pairs == 0) break;
+    o->candidates[alive[i]].ratio = mean;
+    if (bound >= 1 || mean >= least) continue;
+    least = mean;
+    o->best = alive[i];
+    o->gain_bound = bound;
+  }
+  return o->best;
 }
 
 // Against the winner, whether or not that is better than the default.
@@ -233,7 +250,10 @@ static void meet_rival(struct tuner *t, int winner) {
   if (!t->r->rival || t->rival >= o->n || !t->runners[t->rival].plan) return;
   o->rival_ratio = o->rival_bound = 1;
   if (t->rival == winner) return;
+  struct runner *const both[] = {&t->runners[t->rival], &t->runners[winner]};
+  const int runs[] = {both[0]->n, both[1]->n}; // what follows has no ratio over the default
   const int n = duel(t, "duel with the record", t->rival, winner, ratio);
+  both[0]->n = runs[0], both[1]->n = runs[1];
   o->rival_ratio = n ? tune_mean_ratio(ratio, n) : 0;
   o->rival_bound = n ? tune_upper_bound(ratio, n) : 0;
 }
@@ -247,7 +267,7 @@ static void summarise(struct tuner *t) {
     struct tune_candidate *c = &o->candidates[i];
     c->runs = r->n;
     if (!r->n) continue;
-    if (i != o->best || o->best == 0) c->ratio = i ? tune_median(r->ratio, r->n) : 1;
+    if (c->ratio == 0) c->ratio = i ? tune_median(r->ratio, r->n) : 1; // else of the duel
     c->ms = 1e3 * tune_median(r->seconds, r->n);
   }
   o->noise = tune_noise(t->runners[0].seconds, t->runners[0].n);
@@ -264,9 +284,9 @@ int tune(const struct tune_request *r, struct tune_result *out, struct error *er
     for (int i = 0; i < out->n && alive; i++)
       if (t.runners[i].plan) alive[n++] = i;
     if (alive) {
-      race(&t, alive, n);
-      decide(&t, alive[0]);
-      meet_rival(&t, alive[0]);
+      n = race(&t, alive, n);
+      const int best = decide(&t, alive, n);
+      meet_rival(&t, best ? best : alive[0]);
       summarise(&t);
       tune_result_sort(out);
     } else
