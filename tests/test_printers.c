@@ -46,10 +46,13 @@ static const struct emitted_case {
         {"d64:f32:causal", "avx2", ""},
         {"d64:bf16", "avx2", "prefetch=4"},
         {"d64:f32:causal", "avx512", "kernel=decode,block_m=4"},
-        {"d40:bf16:causal", "avx512bf16", "algo=standard"},
-        {"d64:f32:causal", "avx512", "algo=fa1"},
+        {"d20:bf16:causal", "avx512bf16", "algo=standard,block_m=32"},
+        {"d24:f32:causal", "avx512", "algo=fa1,block_m=32"},
 },
-  scalar_cases[] = {{"d24:f32:causal", "c99", ""}, {"d40:bf16:o=f32", "c99", ""}};
+  scalar_cases[] = {{"d24:f32:causal", "c99", ""},
+                    {"d40:bf16:o=f32", "c99", ""},
+                    {"d20:f32:causal", "c99", "algo=standard"},
+                    {"d20:bf16:causal", "c99", "algo=fa1"}};
 enum { N_INTRIN = sizeof intrin_cases / sizeof *intrin_cases, N_SCALAR = sizeof scalar_cases / sizeof *scalar_cases };
 
 static void instance_for(const struct emitted_case *c, struct instance *i) {
