@@ -19,7 +19,7 @@ enum {
 // The defaults that do not depend on sizes: change them here.
 struct cpu_defaults {
   int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
-  int block_n_pairs;                                   // of bf16 pairs without a mask, from as many keys on; 0: block_n
+  int block_n_full[2];                                 // without a mask, from as many keys on: of f32 and of bf16 pairs
   int copy_k_from;                 // queries that pay for a copy of K; fewer read it in place where they can
   enum exp_kind exp_f32, exp_bf16; // by P's dtype
 };
@@ -27,17 +27,24 @@ static const struct cpu_defaults vector_defaults = {.cols = 4,
                                                     .block_n = 128,
                                                     .tile_n = 4,
                                                     .stages = 2,
-                                                    .block_n_pairs = 256,
+                                                    .block_n_full = {128, 256},
                                                     .copy_k_from = 513,
                                                     .exp_f32 = EXP_TABLE2,
                                                     .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
-static const struct cpu_defaults scalar_defaults = {
-    .cols = 1, .block_n = 128, .tile_n = 4, .stages = 1, .unroll = 8, .exp_f32 = EXP_TABLE2, .exp_bf16 = EXP_TABLE1};
+static const struct cpu_defaults scalar_defaults = {.cols = 1,
+                                                    .block_n = 128,
+                                                    .block_n_full = {128, 128},
+                                                    .tile_n = 4,
+                                                    .stages = 1,
+                                                    .unroll = 8,
+                                                    .exp_f32 = EXP_TABLE2,
+                                                    .exp_bf16 = EXP_TABLE1};
 
 // 16 registers: 12 accumulators, a row of Q, a broadcast of K. Nothing is left for softmax beside them, nor for tables.
 static const struct cpu_defaults few_registers_defaults = {.cols = 3,
                                                            .block_n = 128,
+                                                           .block_n_full = {256, 256},
                                                            .tile_n = 4,
                                                            .stages = 1,
                                                            .unroll = 16,
@@ -289,12 +296,13 @@ static void set_default(int *field, int value) {
 }
 
 // The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
-// Pairs rescale O twice as often per multiply-add, so their blocks are longer; at the diagonal long blocks are waste.
+// Where S of a longer block fits the first-level cache (few registers), or O is rescaled twice as often per
+// multiply-add (pairs), blocks are longer; at the diagonal they would be waste.
 static int default_block_n(const struct resolver *r, const struct problem *p) {
   const struct cpu_defaults *d = defaults_of(r->t);
   const int64_t keys = !p ? -1 : p->kv_len >= 0 ? p->kv_len : p->q_len;
-  const bool longer = r->pairs && r->s->mask == MASK_FULL && (keys < 0 || keys >= d->block_n_pairs);
-  int block_n = longer && d->block_n_pairs ? d->block_n_pairs : d->block_n, tile_n = r->v[CFG_TILE_N];
+  const int full = d->block_n_full[r->pairs], tile_n = r->v[CFG_TILE_N];
+  const int block_n = r->s->mask == MASK_FULL && (keys < 0 || keys >= full) ? full : d->block_n;
   const int step = block_n_step(r);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
   for (int smaller = block_n; smaller > 0; smaller -= step)
