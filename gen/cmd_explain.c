@@ -266,14 +266,34 @@ static void print_floor(const struct explained *e, struct buf *out) {
              1e-6 * e->least_bytes, e->least_bytes > 0 ? e->unfused_bytes / e->least_bytes : 1);
 }
 
+// Parts that the keys of a sequence are split into.
+static int64_t splits_of(const struct explained *e) {
+  const int64_t split = e->instance.config.v[CFG_SPLIT], keys = e->problem.kv_len;
+  return split > 0 && keys > split ? (keys + split - 1) / split : 1;
+}
+
+static int64_t decode_items(const struct explained *e) {
+  const struct problem *p = &e->problem;
+  const int *c = e->instance.config.v;
+  if (!p->heads_kv) return 0;
+  return p->batch * ((p->heads_kv + c[CFG_BLOCK_H] - 1) / c[CFG_BLOCK_H]) *
+         ((p->heads / p->heads_kv * p->q_len + c[CFG_BLOCK_M] - 1) / c[CFG_BLOCK_M]) * splits_of(e);
+}
+
 static void print_tiles(const struct explained *e, struct buf *out) {
   const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
   if (config_is_decode(&e->instance.config)) {
     buf_printf(
         out,
         "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
-        "chunks of %d keys; one element of head_dim per lane, %d to a register\n\n",
+        "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
         c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], lanes);
+    const int64_t parts = splits_of(e);
+    if (parts > 1)
+      buf_printf(out,
+                 "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
+                 (long long)parts, c[CFG_SPLIT]);
+    buf_printf(out, "work items: %lld, for any number of threads\n\n", (long long)decode_items(e));
     return;
   }
   if (is_cuda(e)) {
@@ -330,6 +350,10 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_end(&j);
   }
   json_end(&j);
+  if (config_is_decode(&e->instance.config)) {
+    json_integer(&j, "splits", splits_of(e));
+    json_integer(&j, "work_items", decode_items(e));
+  }
   json_integer(&j, "vector_registers", e->stats.vregs_peak);
   json_integer(&j, "vector_registers_limit", e->stats.vregs_limit);
   json_array(&j, "phases");

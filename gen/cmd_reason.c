@@ -95,6 +95,10 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
                f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * f->v[CFG_BLOCK_H] * 4 / 1024);
   else if (field == CFG_BLOCK_H && f->v[CFG_BLOCK_H] > 1)
     buf_str(out, "in (b, n, h, d) the heads' rows of a key lie side by side: so memory is read in its order");
+  else if (field == CFG_SPLIT)
+    buf_str(out, f->v[CFG_SPLIT] ? "from the problem alone, so any number of threads gives the same bits: one sequence "
+                                   "uses all cores, and the parts are merged by lse"
+                                 : "sequences and heads enough for all cores, or too few keys to be worth a merge");
   else if (field == CFG_BLOCK_H)
     buf_str(out, "one KV head, or too many rows of each");
   else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
@@ -111,6 +115,7 @@ static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,     [CFG_STAGES] = why_stages,
     [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,         [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,
     [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,   [CFG_ALGO] = why_algo,         [CFG_BLOCK_H] = why_kernel,
+    [CFG_SPLIT] = why_kernel,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {

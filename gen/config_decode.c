@@ -5,6 +5,9 @@
 enum {
   ROWS_MAX = 64,                // of a tile (block_m)
   HEADS_MAX = 64,               // of a work item (block_h)
+  WORK_ITEMS = 32,              // of a problem, if its K and V are long enough
+  SPLIT_BYTES = 1 << 20,        // of K and V: less is not worth a merge
+  SPLIT_MAX = 1 << 20,          //
   KEYS = 16,                    // scores are made for so many keys at a time
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
@@ -56,10 +59,24 @@ static int default_block_h(const struct problem *p, int block_m) {
   return p->heads_kv <= most ? (int)p->heads_kv : most < 4 ? 1 : most / 4 * 4;
 }
 
-static int default_block_n(int block_m, int block_h) {
+// Parts of a sequence, that one sequence keeps all cores busy: about WORK_ITEMS of them, but none with less than
+// SPLIT_BYTES of K and V. It depends on the problem alone, never on the number of threads, and so do the bits of O.
+static int default_split(const struct spec *s, const struct problem *p, int block_m, int block_h) {
+  if (!p || p->batch < 1 || p->heads_kv < 1 || p->kv_len < 1 || block_m < 1 || block_h < 1 || block_h > HEADS_MAX)
+    return 0;
+  const int64_t tiles = (p->heads_kv + block_h - 1) / block_h, items = p->batch * tiles;
+  if (items >= WORK_ITEMS) return 0;
+  const int64_t row = (int64_t)block_h * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
+  const int64_t even = p->kv_len / (WORK_ITEMS / items), least = SPLIT_BYTES / row, keys = even > least ? even : least;
+  const int64_t split = (keys + KEYS - 1) / KEYS * KEYS;
+  return split >= p->kv_len ? 0 : split > SPLIT_MAX ? SPLIT_MAX : (int)split;
+}
+
+static int default_block_n(int block_m, int block_h, int split) {
   if (block_m < 1 || block_m > ROWS_MAX || block_h < 1 || block_h > HEADS_MAX) return KEYS;
   const int keys = SCORE_BYTES / 4 / rows_held(block_m) / block_h / KEYS * KEYS;
-  return keys > 8192 ? 8192 : keys < KEYS ? KEYS : keys;
+  const int most = split > 0 && split % KEYS == 0 && split < 8192 ? split : 8192;
+  return keys > most ? most : keys < KEYS ? KEYS : keys;
 }
 
 // Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
@@ -90,12 +107,15 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
   r.v[CFG_KERNEL] = KERNEL_DECODE;
   if (r.v[CFG_BLOCK_M] == CONFIG_UNSET) r.v[CFG_BLOCK_M] = default_block_m(p);
   if (r.v[CFG_BLOCK_H] == CONFIG_UNSET) r.v[CFG_BLOCK_H] = default_block_h(p, r.v[CFG_BLOCK_M]);
-  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]);
+  if (r.v[CFG_SPLIT] == CONFIG_UNSET) r.v[CFG_SPLIT] = default_split(s, p, r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]);
+  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET)
+    r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H], r.v[CFG_SPLIT]);
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
   if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s, r.v[CFG_BLOCK_H]) : 0;
   int status = config_check_exp(t, r.v[CFG_EXP], err);
   if (!status) status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_H, "1 to 64", 1, 1, HEADS_MAX, err);
+  if (!status) status = check_range(&r, CFG_SPLIT, config_fields[CFG_SPLIT].allowed, KEYS, 0, SPLIT_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 16, up to 65536", KEYS, KEYS, BLOCK_N_MAX, err);
   if (!status) status = check_range(&r, CFG_PREFETCH, "0 to 1024", 1, 0, PREFETCH_MAX, err);
   if (!status) *c = r;

@@ -355,9 +355,10 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
   if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
   if (config_is_decode(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !has_prefill_fields(c) && decode_serves(s, t, p)))
     return decode_resolve(s, t, p, c, err);
-  if (c->v[CFG_BLOCK_H] != CONFIG_UNSET)
+  if (c->v[CFG_BLOCK_H] != CONFIG_UNSET || c->v[CFG_SPLIT] != CONFIG_UNSET)
     return fail(err, STROBE_INVALID,
-                "config field block_h does not apply to kernel=prefill: leave it out, or take kernel=decode");
+                "config field %s does not apply to kernel=prefill: leave it out, or take kernel=decode",
+                c->v[CFG_SPLIT] != CONFIG_UNSET ? "split" : "block_h");
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
   if ((status = resolve_algo(&r)) != STROBE_OK) return status;

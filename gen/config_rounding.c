@@ -19,6 +19,8 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
     [CFG_KERNEL] = {ROUNDING_MAY, ROUNDING_MAY},
     // another order of tiles
     [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_NEVER},
+    // parts have sums of their own
+    [CFG_SPLIT] = {ROUNDING_NONE, ROUNDING_MAY},
     // fa2 and fa3 are stages
     [CFG_ALGO] = {ROUNDING_MAY, ROUNDING_NONE},
 };

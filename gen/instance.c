@@ -23,7 +23,8 @@ void instance_name(const struct instance *i, struct buf *out) {
     buf_printf(out, "_q%s_kv%s_o%s", q, kv, o);
   if (mask != MASK_FULL) buf_printf(out, "_%s", mask_names[mask]);
   if (config_is_decode(&i->config))
-    buf_printf(out, "_decode_m%dn%dh%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_BLOCK_H], i->target->name);
+    buf_printf(out, "_decode_m%dn%dh%d%s_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_BLOCK_H],
+               v[CFG_SPLIT] ? "_split" : "", i->target->name);
   else
     buf_printf(out, "%s%s_m%dn%ds%d_%s", v[CFG_ALGO] == CONFIG_UNSET ? "" : "_",
                v[CFG_ALGO] == CONFIG_UNSET ? "" : algo_names[v[CFG_ALGO]], v[CFG_BLOCK_M], v[CFG_BLOCK_N],

@@ -165,16 +165,18 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
   if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .string = value};
 }
 
-// Memory of one worker: Q^T and S (one block) of each stage, O^T, four rows of statistics (stages=2: five), the scale. algo=standard has S in the
-// workspace, fa1 Q^T, O^T, m and l.
+// Memory of one worker: Q^T and S (one block) of each stage, O^T, four rows of statistics (stages=2: five), the scale.
+// algo=standard has S in the workspace, fa1 Q^T, O^T, m and l.
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
   if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
-  const int64_t q = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1),
-                stages = c[CFG_STAGES], s = stages * c[CFG_BLOCK_N];
+  const int64_t q = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1), stages = c[CFG_STAGES],
+                s = stages * c[CFG_BLOCK_N];
   const int64_t o = config_v_width(&i->spec, &i->config);
   const enum algo_kind algo = config_algo(&i->config);
-  const int64_t rows = algo == ALGO_STANDARD ? (q > o ? q : o) + 2 : algo == ALGO_FA1 ? s + 3 : stages * q + s + o + 3 + stages;
+  const int64_t rows = algo == ALGO_STANDARD ? (q > o ? q : o) + 2
+                       : algo == ALGO_FA1    ? s + 3
+                                             : stages * q + s + o + 3 + stages;
   return 4 * (rows * c[CFG_BLOCK_M] + 16);
 }
 
@@ -201,6 +203,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "unroll", c[CFG_UNROLL]);
   bind_int(b, "prefetch", c[CFG_PREFETCH]);
   bind_int(b, "block_h", c[CFG_BLOCK_H]);
+  bind_int(b, "split", c[CFG_SPLIT]);
   bind_int(b, "pack_k", c[CFG_PACK_K]);
   bind_int(b, "pack_v", c[CFG_PACK_V]);
   bind_int(b, "exp_degree", exp_table[c[CFG_EXP]].degree);

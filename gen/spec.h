@@ -77,6 +77,7 @@ enum config_field {
   CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
   CFG_ALGO,     // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
   CFG_BLOCK_H,  // KV heads of a work item of kernel=decode: their rows of a key are read together
+  CFG_SPLIT,    // keys of a work item of kernel=decode, whose partial results are merged; 0: all
   CFG_Q_STAGES, // CUDA: Q tiles in shared memory
   CFG_PINGPONG, // warpgroups take turns to issue their GEMMs
   CFG_OVERLAP,  // within a warpgroup, softmax of block j runs under PV of block j + 1

@@ -105,6 +105,39 @@ static void heads_side_by_side(void **state) {
   strobe_context_destroy(ctx);
 }
 
+static bool same_bits(const struct tensors *a, const struct tensors *b) {
+  return a->bytes[TENSOR_O] == b->bytes[TENSOR_O] &&
+         !memcmp(a->memory[TENSOR_O], b->memory[TENSOR_O], a->bytes[TENSOR_O]) &&
+         !memcmp(a->memory[TENSOR_LSE], b->memory[TENSOR_LSE], a->bytes[TENSOR_LSE]);
+}
+
+// Keys in parts: some that not all rows see, some that no row sees, all kinds of inputs; and any number of threads.
+static void parts_are_merged(void **state) {
+  (void)state;
+  static const char *const problems[] = {"d64:f32:b1h4/1q1k200", "d128:bf16:causal:b2h8/2q5k77",
+                                         "d40v24:f16:causal_top_left:b1h6/3q3k150", "d576v512:bf16:b1h4/1q1k100"};
+  static const char *const configs[] = {"kernel=decode,split=16", "kernel=decode,split=48,block_n=32",
+                                        "kernel=decode,split=1024"};
+  strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
+  for (int p = 0; p < 4; p++)
+    for (int i = 0; i < 3; i++)
+      for (int k = 0; k < input_kind_count; k++) {
+        const struct setup s = {.config = configs[i], .kind = input_kinds[k].name, .layout = (enum layout)(k % 2)};
+        struct verify_case c;
+        struct config config;
+        check(one, problems[p], &s);
+        struct tensors a = run_case(one, problems[p], &s, &c, &config),
+                       b = run_case(many, problems[p], &s, &c, &config);
+        if (!same_bits(&a, &b)) fail_msg("%s %s: other bits with threads", problems[p], configs[i]);
+        tensors_free(&a), tensors_free(&b);
+      }
+  // What the heuristic takes: one sequence in parts, many whole.
+  check(one, "d128:bf16:b1h8/2q1k9000", &(struct setup){.kind = "ramp-up"});
+  check(one, "d64:f32:b1h4/1q1k300", &(struct setup){.config = "kernel=decode,split=32", .target = "c99"});
+  strobe_context_destroy(one);
+  strobe_context_destroy(many);
+}
+
 static void long_contexts_in_chunks(void **state) {
   (void)state;
   strobe_context *ctx = context_of(1, serial);
@@ -173,23 +206,18 @@ static void other_targets(void **state) {
   strobe_context_destroy(ctx);
 }
 
-static bool same_bits(const struct tensors *a, const struct tensors *b) {
-  return a->bytes[TENSOR_O] == b->bytes[TENSOR_O] &&
-         !memcmp(a->memory[TENSOR_O], b->memory[TENSOR_O], a->bytes[TENSOR_O]) &&
-         !memcmp(a->memory[TENSOR_LSE], b->memory[TENSOR_LSE], a->bytes[TENSOR_LSE]);
-}
-
 static void prefetch_heads_and_threads_change_no_bit(void **state) {
   (void)state;
   static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777"};
-  static const char *const configs[] = {"kernel=decode,block_n=512,prefetch=0", "kernel=decode,block_n=512,prefetch=5",
-                                        "kernel=decode,block_n=512,prefetch=900,block_h=1"};
+  static const char *const configs[] = {"kernel=decode,block_n=512,split=512,prefetch=0",
+                                        "kernel=decode,block_n=512,split=512,prefetch=5",
+                                        "kernel=decode,block_n=512,split=512,prefetch=900,block_h=1"};
   strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
   for (int p = 0; p < 2; p++) {
     struct verify_case c;
     struct config config;
     struct tensors want =
-        run_case(one, problems[p], &(struct setup){.config = "kernel=decode,block_n=512"}, &c, &config);
+        run_case(one, problems[p], &(struct setup){.config = "kernel=decode,block_n=512,split=512"}, &c, &config);
     for (int i = 0; i < 6; i++) {
       const struct setup s = {.config = configs[i % 3]};
       struct tensors got = run_case(i < 3 ? one : many, problems[p], &s, &c, &config);
@@ -207,6 +235,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(every_tile_and_mask),
       cmocka_unit_test(heads_side_by_side),
+      cmocka_unit_test(parts_are_merged),
       cmocka_unit_test(long_contexts_in_chunks),
       cmocka_unit_test(every_head_dim),
       cmocka_unit_test(all_inputs_at_guard_pages),

@@ -103,11 +103,11 @@ static const int head_dims[] = {8, 16, 32, 40, 64, 64, 80, 96, 128};
 static const float scales[] = {0, 0, 0, 0.02f, -0.3f, 1.0f};
 static const int64_t pads[] = {0, 0, 1, 7, 16};
 // What to change, each with the values that are drawn; a config that is refused is drawn again.
-static const char *const fields[] = {"block_m=8",     "block_m=16",  "block_m=32", "block_m=64",  "block_n=32",
-                                     "block_n=64",    "block_n=160", "stages=1",   "stages=2",    "unroll=8",
-                                     "exp=poly5",     "exp=poly3",   "exp=table2", "pack_k=0",    "pack_v=0",
-                                     "tile_n=2",      "prefetch=7",  "tile_n=8",   "unroll=full", "kernel=decode",
-                                     "algo=standard", "algo=fa1"};
+static const char *const fields[] = {"block_m=8",  "block_m=16",  "block_m=32",    "block_m=64",  "block_n=32",
+                                     "block_n=64", "block_n=160", "stages=1",      "stages=2",    "unroll=8",
+                                     "exp=poly5",  "exp=poly3",   "exp=table2",    "pack_k=0",    "pack_v=0",
+                                     "tile_n=2",   "prefetch=7",  "tile_n=8",      "unroll=full", "kernel=decode",
+                                     "split=32",   "block_h=2",   "algo=standard", "algo=fa1"};
 // Fields that may not change a bit.
 static const char *const neutral[] = {"prefetch=5", "unroll=full", "unroll=8", "pack_k=0", "pack_k=1", "prefetch=0"};
 

@@ -28,6 +28,7 @@ static const struct row {
     {CFG_EXP, KERNEL_DECODE, "kernel=decode,block_m=4", {"poly5", "poly3", "table1", "table2"}},
     {CFG_PREFETCH, KERNEL_DECODE, "kernel=decode,block_m=4", {"0", "3", "64"}},
     {CFG_BLOCK_H, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"1", "2", "5"}},
+    {CFG_SPLIT, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"0", "16", "48"}},
     {CFG_KERNEL, KERNEL_DECODE, "block_m=16,block_n=64", {"decode", "prefill"}},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };

@@ -75,16 +75,40 @@ $include "cpu/decode_softmax_edge.inc"
 $include "cpu/decode_pv_edge.inc"
 
 $include "cpu/decode_epilogue.inc"
+$if split
 
-// Work items: the rows of ${block_h} KV heads (the query heads of each times q_len, head by head), ${block_m} of each head at a time.
+  $include "cpu/decode_merge.inc"
+
+// Work items: the rows of ${block_h} KV heads (the query heads of each times q_len, head by head), ${block_m} of each head at a time${split ? join(K, 0..1, "", ", and ${split} keys") : ""}.
 static strobe_i64 row_tiles(const struct strobe_args *a) { return (a->heads / a->heads_kv * a->q_len + ${block_m - 1}) / ${block_m}; }
 static strobe_i64 head_tiles(const struct strobe_args *a) { return (a->heads_kv + ${block_h - 1}) / ${block_h}; }
-static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a) : 0; }
+$if split
+  static strobe_i64 splits(const struct strobe_args *a) { return a->kv_len > ${split} ? (a->kv_len + ${split - 1}) / ${split} : 1; }
+static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a)${split ? " * splits(a)" : ""} : 0; }
 
-static strobe_i64 workspace_bytes(const struct strobe_args *a) {
-  (void)a;
-  return 0;
-}
+$if split
+  // What every row has of each split: O, m and l, to be merged.
+  static strobe_i64 workspace_bytes(const struct strobe_args *a) {
+    return splits(a) > 1 ? a->batch * a->heads * a->q_len * splits(a) * ${4 * (o_pitch + 2)} : 0;
+  }
+
+  struct partial {
+    float *o, *m, *l;
+  };
+
+  static struct partial partial_of(const struct strobe_args *a, strobe_i64 row, strobe_i64 part) {
+    const strobe_i64 all = a->batch * a->heads * a->q_len * splits(a), at = row * splits(a) + part;
+    struct partial p;
+    p.o = (float *)a->workspace + at * ${o_pitch};
+    p.m = (float *)a->workspace + all * ${o_pitch} + at;
+    p.l = p.m + all;
+    return p;
+  }
+$else
+  static strobe_i64 workspace_bytes(const struct strobe_args *a) {
+    (void)a;
+    return 0;
+  }
 
 // Of so many keys, how many query i sees: the first.
 static strobe_i64 visible(const struct strobe_args *a, strobe_i64 keys, strobe_i64 i) {
@@ -106,6 +130,26 @@ static int state_of(int r) {
 
 $include "cpu/decode_forward.inc"
 
+$if split
+
+  // Rows whose keys were split: each is O = sum of 2^(m - largest) O over sum of 2^(m - largest) l, in the order of the splits.
+  static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? a->batch * a->heads * a->q_len : 0; }
+
+  static void merge(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+    float *const ot = scratch, *const m = ot + ${o_pitch}, *const l = m + 16;
+    for (strobe_i64 row = first; row < last; row++) {
+      const struct partial p = partial_of(a, row, 0);
+      const strobe_i64 i = row % a->q_len, head = row / a->q_len % a->heads, batch = row / a->q_len / a->heads;
+      merge_statistics(p.m, p.l, splits(a), m, l);
+      merge_o(p.m, p.o, splits(a), ot);
+      epilogue(ot, m, l, (${o_t} *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + i * a->o.row_stride,
+        a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0);
+    }
+  }
+
 const struct strobe_kernel ${symbol} = {
-  STROBE_ABI, 1, ${scratch_bytes}, workspace_bytes, {{"forward", items, forward}},
+  $if split
+    STROBE_ABI, 2, ${scratch_bytes}, workspace_bytes, {{"forward", items, forward}, {"merge", merge_items, merge}},
+  $else
+    STROBE_ABI, 1, ${scratch_bytes}, workspace_bytes, {{"forward", items, forward}},
 };
