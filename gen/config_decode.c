@@ -6,7 +6,7 @@ enum {
   ROWS_MAX = 64,                // of a tile (block_m)
   HEADS_MAX = 64,               // of a work item (block_h)
   WORK_ITEMS = 32,              // of a problem, if its K and V are long enough
-  SPLIT_BYTES = 1 << 20,        // of K and V: less is not worth a merge
+  SPLIT_BYTES = 4 << 20,        // of K and V: less is not worth a merge
   SPLIT_MAX = 1 << 20,          //
   KEYS = 16,                    // scores are made for so many keys at a time
   BLOCK_N_MAX = 65536,          //
