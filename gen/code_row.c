@@ -47,7 +47,8 @@ void code_parse_row(const struct isa_row *row, struct code_row *out) {
     if (!strncmp(c, "full ", 5)) insn->full = true, c += 5;
     size_t len = strcspn(c, " ");
     insn->mask = -1;
-    insn->mnemonic = len == 3 && !memcmp(c, "eax", 3) ? -1 : x86_mnemonic(c, (int)len);
+    const int known = x86_mnemonic(c, (int)len);
+    insn->mnemonic = len == 3 && !memcmp(c, "eax", 3) ? INSN_EAX : known < 0 ? INSN_UNKNOWN : known;
     for (c += len; *c == ' ' || *c == ',';) {
       c++;
       parse_row_operand(&c, &insn->op[insn->n++]);

@@ -61,12 +61,9 @@ static const struct isa_row avx512_rows[] = {
      "eax $2; vpbroadcastd t0,eax; vpcmpd kt,t0,#iota,6; vcvtps2ph yt0,$1,0; vmovdqu16 $0{kt},yt0", 1, 0.6},
     {"from", "$0 = (__mmask16)~first_lanes($1n)", "eax $1; vpbroadcastd t0,eax; vpcmpd $0,t0,#iota,2", 1, 0.3},
     {"first", "$0 = first_lanes($1n)", "eax $1; vpbroadcastd t0,eax; vpcmpd $0,t0,#iota,6", 1, 0.3},
-    {"only", "$0 = _mm512_cmpeq_epi32_mask(_mm512_set1_epi32((int)($1n)), _mm512_loadu_si512(iota))",
-     "eax $1; vpbroadcastd t0,eax; vpcmpd $0,t0,#iota,0", 1, 0.3},
     {"nonzero", "$0 = _mm512_cmp_ps_mask($1, _mm512_setzero_ps(), _CMP_NEQ_UQ)", "vpxord t0,t0,t0; vcmpps $0,$1,t0,4",
      1, 0.3},
     {"select", "$0 = _mm512_mask_blend_ps($1, $3, $2)", "vblendmps $0{$1},$3,$2", 0, 0},
-    {"fma_if", "$0 = _mm512_mask3_fmadd_ps($2, $3, $0, $1)", "vfmadd231ps $0{$1},$2,$3", 0, 1},
     {"prefetch", "_mm_prefetch((const char *)($0p), _MM_HINT_T0)", "prefetcht0 $0", 0, 0},
     {"prefetch_l2", "_mm_prefetch((const char *)($0p), _MM_HINT_T1)", "prefetcht1 $0", 0, 0},
     {"load_if", "$0 = _mm512_maskz_loadu_ps($1, $2p)", "vmovups $0{$1}{z},$2", 0, 0},
@@ -92,7 +89,6 @@ static const struct isa_row avx512_rows[] = {
 
 static const struct isa_row bf16_rows[] = {
     {"dot", "$0 = _mm512_dpbf16_ps($0, $1h, $2h)", "vdpbf16ps $0,$1,$2", 0, 1},
-    {"dot_if", "$0 = _mm512_mask_dpbf16_ps($0, $1, $2h, $3h)", "vdpbf16ps $0{$1},$2,$3", 0, 1},
     {"bf16_pair",
      "$0 = _mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_loadu_si512(pair16), (__m512i)_mm512_cvtne2ps_pbh($0, "
      "$1)))",

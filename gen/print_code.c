@@ -165,7 +165,9 @@ static int emit_row(struct printer_state *p, const struct code_row *row, const s
     const struct row_insn *r = &row->insn[i];
     const bool all = n && !n->index.n && n->index.constant >= p->target->lanes;
     struct x86_insn insn;
-    if (r->mnemonic < 0)
+    if (r->mnemonic == INSN_UNKNOWN)
+      status = fail(err, STROBE_UNSUPPORTED, "the encoder does not have an instruction of '%s'", row->row->code);
+    else if (r->mnemonic == INSN_EAX)
       status = load_eax(p, n = &o[r->op[0].value], err);
     else if (r->each)
       status = emit_each(p, r, o, n, err);

@@ -15,8 +15,9 @@ struct row_operand {
   int value; // ROW_LITERAL: bits
   bool half; // the lower half of a register
 };
+enum { INSN_EAX = -1, INSN_UNKNOWN = -2 }; // load eax from the integer operand; x86.c does not have it
 struct row_insn {
-  int mnemonic; // -1: load eax from the integer operand
+  int mnemonic; // of x86.h, or one of these
   int n;
   struct row_operand op[4];
   int mask;                 // operand number, -1 none, -2 the temporary mask

@@ -43,11 +43,8 @@ const struct vop vop_table[] = {
     {"load_f16_first", "dmi", "call:load_f16_first($0, $1p, $2n)", false},
     {"from", "Ki", "$0 = e >= $1n", false},
     {"first", "Ki", "$0 = e < $1n", false},
-    {"only", "Ki", "$0 = e == $1n", false},
     {"nonzero", "Kr", "$0 = !($1.f == 0)", false}, // true for NaN
     {"select", "dksr", "$0.u = $1 ? $2.u : $3.u", false},
-    {"fma_if", "xkrs", "if ($1) $0.f += $2.f * $3.f", true},
-    {"dot_if", "xkrs", "if ($1) $0.f += pair_dot($2.u, $3.u)", true},
     {"prefetch", "m", "", false},
     {"prefetch_l2", "m", "", false},                   // soon, but not that soon: into the second-level cache
     {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read

@@ -158,6 +158,15 @@ static void kind_inf(enum input_tensor which, const struct input_place *at, doub
   spoil(which, at, INFINITY, out);
 }
 
+static void kind_inf_keys(enum input_tensor which, const struct input_place *at, double *out) {
+  normal_row(which, at, 0, 1, out);
+  for (int x = 0; x < at->dim; x++)
+    if (which == INPUT_Q)
+      out[x] = fabs(out[x]);
+    else if (which == INPUT_K && at->n < at->args->kv_len / 2)
+      out[x] = -INFINITY;
+}
+
 const struct input_kind input_kinds[] = {
     {"normal", true, kind_normal, "N(0, 1)"},
     {"uniform", true, kind_uniform, "uniform in -1 to 1"},
@@ -176,6 +185,7 @@ const struct input_kind input_kinds[] = {
     {"zeros", true, kind_zeros, "all zero"},
     {"nan", false, kind_nan, "N(0, 1) with a NaN in a few rows of each tensor"},
     {"inf", false, kind_inf, "N(0, 1) with an Inf or -Inf in a few rows of each tensor"},
+    {"inf-keys", false, kind_inf_keys, "the first half of all keys are -Inf, and Q is positive: whole blocks of -Inf"},
 };
 const int input_kind_count = sizeof input_kinds / sizeof input_kinds[0];
 

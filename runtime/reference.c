@@ -84,11 +84,13 @@ static void scores(struct chunk *c) {
 static void softmax(struct chunk *c) {
   for (int r = 0; r < c->rows; r++) {
     double *s = c->s + r * c->args->kv_len, most = -INFINITY, sum = 0;
+    bool any = false; // score but -Inf
     for (int64_t j = 0; j < c->seen[r]; j++)
       if (s[j] > most) most = s[j];
+    for (int64_t j = 0; j < c->seen[r]; j++) any |= s[j] != -INFINITY;
     for (int64_t j = 0; j < c->seen[r]; j++) sum += s[j] = exp(s[j] - most);
     for (int64_t j = 0; j < c->seen[r]; j++) s[j] /= sum;
-    c->lse[r] = c->seen[r] ? most + log(sum) : -INFINITY;
+    c->lse[r] = any ? most + log(sum) : -INFINITY;
   }
 }
 
@@ -223,5 +225,5 @@ double reference_bound_o(const struct spec *s, const struct config *c, int64_t k
 }
 
 double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude) {
-  return dtype_table[DT_F32].eps * fabs(ref) + weight_error(s, c, keys, magnitude);
+  return 4 * dtype_table[DT_F32].eps * fabs(ref) + weight_error(s, c, keys, magnitude);
 }

@@ -8,11 +8,11 @@
 // Steps 1 to 3 for rows of one (batch, head): S = scale Q K^T + mask, P = softmax(S), O = P V, over tensors described
 // by args (dtypes from the spec). Any output may be NULL. Layouts are packed: o, floor (rows, head_dim_v); lse,
 // magnitude (rows). A row that sees no key has o 0, lse -inf, floor 0, magnitude 0. NaN and Inf spread as in the three
-// steps over the keys that a row sees: a NaN or +Inf score, or none but -Inf, makes the whole row NaN; 0 * Inf in P V
-// is NaN. A masked key adds nothing.
+// steps over the keys that a row sees: a NaN or +Inf score makes the whole row NaN, and none but -Inf its o, with
+// lse -inf; 0 * Inf in P V is NaN. A masked key adds nothing.
 struct reference_out {
   double *o;         // (rows, head_dim_v)
-  double *lse;       // (rows), natural log; -inf for a row that sees no key
+  double *lse;       // (rows), natural log; -inf for a row that sees no key, or none but of score -Inf
   double *floor;     // F = sum_j p_j |v_j|, (rows, head_dim_v)
   double *magnitude; // A = max_j |scale| sum_x |q_x k_jx| over visible keys, (rows)
 };
@@ -49,9 +49,9 @@ int64_t reference_visible(const struct spec *s, const struct strobe_args *args, 
 // each below half an ulp of a running sum that was not kept by blocks.
 double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
                          double magnitude);
-// |lse - ref| <= eps(f32)|ref| + eps(acc)(c(keys) + c(head_dim) A) + eps(exp). The first term is the rounding of lse to
-// its own type, an f32: with small scores |lse| = ln(keys) may exceed the rest (4096 keys: half an ulp of 8.3 is 8
-// eps).
+// |lse - ref| <= 4 eps(f32)|ref| + eps(acc)(c(keys) + c(head_dim) A) + eps(exp). The first term: scale log2 e and ln 2
+// are rounded, m + log2 l is, and so is lse, to an f32: what is small beside head_dim terms of a score is not beside
+// one sum of them. With small scores |lse| = ln(keys) may exceed the rest (4096 keys: half an ulp of 8.3 is 8 eps).
 double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude);
 
 // Absolute slack. vdpbf16ps reads denormals as zero and flushes denormal results, so each of kv_len steps loses up to

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs cmocka binaries, as many at once as there are cores, reports them in the order given, and ends with one line:
-# N passed, N failed, N skipped.
+# Runs cmocka binaries, as many at once as there are cores, reports them in the order given, and ends with what failed, once
+# more, and one line: N passed, N failed, N skipped.
 set -u
 export STROBE_DB=${STROBE_DB-/nonexistent/tunings.txt} # configs are those of the heuristic
 logs=$(mktemp -d)
@@ -14,7 +14,12 @@ run() {
   echo "$rc $((($(date +%s%N) - start) / 1000000))" >"$logs/$1.new" && mv "$logs/$1.new" "$logs/$1.end"
 }
 
-passed=0 failed=0 skipped=0
+passed=0 failed=0 skipped=0 failures=()
+# why NUMBER LINES: the end of the output of a test that failed
+why() {
+  grep -vE '^\[( RUN      |       OK |==========|  PASSED  |  SKIPPED )' "$logs/$1" | tail -"$2" | sed 's/^/  /'
+}
+
 # report NUMBER TEST: one line; the end of its output if it failed
 report() {
   local log=$logs/$1 rc ms p f s
@@ -26,7 +31,8 @@ report() {
   printf '%-34s %3d passed %3d failed %3d skipped  %6d ms\n' "${2#*/}" "$p" "$f" "$s" "$ms"
   if [ "$rc" -ne 0 ]; then
     [ "$rc" -eq 124 ] && echo "  stopped after 300 s"
-    grep -vE '^\[( RUN      |       OK |==========|  PASSED  )' "$log" | tail -40 | sed 's/^/  /'
+    why "$1" 40
+    failures+=("$1")
   else
     grep -E '^(could not check|note:)' "$log" | sed 's/^/  /'
   fi
@@ -43,5 +49,9 @@ for i in "${!tests[@]}"; do
 done
 wait
 report_ended
+for i in "${failures[@]}"; do
+  echo "failed: ${tests[i]}"
+  why "$i" 12
+done
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

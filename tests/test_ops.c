@@ -80,7 +80,7 @@ static void put_case(struct buf *t, int index) {
 
 // Operations of pairs where there is no dot product, of tables where there are none, of more lanes than there are.
 static bool may_lack(const struct target *t, const char *op) {
-  static const char *const pairs[] = {"dot", "dot_if", "bf16_pair"}, *const tables[] = {"lookup", "frac16", "scalef"},
+  static const char *const pairs[] = {"dot", "bf16_pair"}, *const tables[] = {"lookup", "frac16", "scalef"},
                            *const wide[] = {"fold8", "swap8", "zip16_low", "zip16_high", "zip4_low", "zip4_high"};
   for (int i = 0; i < 3; i++)
     if ((!t->bf16_dot && !strcmp(op, pairs[i])) || (!t->lookup && !strcmp(op, tables[i]))) return true;

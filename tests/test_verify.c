@@ -53,12 +53,14 @@ static void textbook_row(const struct tensors *t, int64_t b, int64_t h, int64_t 
   const struct spec *sp = &t->spec;
   const int64_t kv = h / (a->heads / a->heads_kv), seen = reference_visible(sp, a, b, i);
   float most = -INFINITY, sum = 0;
+  bool any = false;
   for (int64_t j = 0; j < seen; j++) {
     s[j] = 0;
     for (int x = 0; x < sp->head_dim; x++)
       s[j] += (float)dtype_load(sp->q, a->q.data, place(&a->q, b, h, i) + x) *
               (float)dtype_load(sp->kv, a->k.data, place(&a->k, b, kv, j) + x);
     s[j] *= a->scale;
+    any |= s[j] != -INFINITY;
     most = s[j] > most ? s[j] : most;
   }
   for (int64_t j = 0; j < seen;) { // l += rowsum of a block, as in Algorithm 1
@@ -74,7 +76,7 @@ static void textbook_row(const struct tensors *t, int64_t b, int64_t h, int64_t 
     }
     dtype_store(sp->o, a->o.data, place(&a->o, b, h, i) + x, seen ? o / sum : 0);
   }
-  a->lse[b * a->lse_batch_stride + h * a->lse_head_stride + i] = seen ? most + logf(sum) : -INFINITY;
+  a->lse[b * a->lse_batch_stride + h * a->lse_head_stride + i] = any ? most + logf(sum) : -INFINITY;
 }
 
 static void textbook(const struct tensors *t) {
@@ -335,7 +337,7 @@ static void whole_blocks(void **state) {
   for (int x = 0; x < 64; x++) dtype_store(DT_BF16, a->o.data, place(&a->o, 0, 0, 0) + x, 0);
   a->lse[0] = -INFINITY;
   CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), true, true);
-  assert_int_equal(r.excused, 65);
+  assert_int_equal(r.excused, 64);
   CHECK(0, 7, 0.5, true, false);
   CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), false, false);
 #undef CHECK

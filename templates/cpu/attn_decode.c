@@ -143,7 +143,8 @@ $if split
       merge_statistics(p.m, p.l, splits(a), m, l);
       merge_o(p.m, p.o, splits(a), ot);
       epilogue(ot, m, l, (${o_t} *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + i * a->o.row_stride,
-        a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0);
+        a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0,
+        visible(a, sequence_keys(a, batch), i) ? ${lanes} : 0);
     }
   }
 
