@@ -73,14 +73,13 @@ static void embed_plans_and_executes(void **state) {
        "--libs strobe) && LD_LIBRARY_PATH=../strobe/lib ./embed");
 }
 
-// Tunes, finds the record, ships it.
+// Tunes, finds the record, ships it; with as much time as this machine, which others may be using, wants.
 static void autotune_finds_what_it_recorded(void **state) {
   (void)state;
   needs("pkg-config");
   runs("cd autotune && export PKG_CONFIG_PATH=$PWD/../strobe/lib/pkgconfig LD_LIBRARY_PATH=$PWD/../strobe/lib && "
-       "make run SECONDS=0.6 PROBLEM=d32:f32:b1h2q128 > out && test $(grep -c '^second plan .*of the default' out) = 2 "
-       "&& "
-       "grep -q strobe_tunings tunings.c");
+       "for s in 0.6 3 12 50; do make run SECONDS=$s PROBLEM=d32:f32:b1h2q128 > out && break; done; cat out; "
+       "test $(grep -c '^second plan .*of the default' out) = 2 && grep -q strobe_tunings tunings.c");
 }
 
 static void python_agrees_with_numpy(void **state) {

@@ -20,6 +20,8 @@ static const struct strobe_launch kernel = {.abi = STROBE_LAUNCH_ABI,
                                             .element_bytes = 2,
                                             .block_m = 128,
                                             .block_n = 176,
+                                            .o_rows = 16,
+                                            .o_columns = 64,
                                             .threads = 384,
                                             .shared_bytes = 200000,
                                             .persistent = 1,
@@ -112,14 +114,14 @@ static int go(const struct strobe_launch *l, const struct strobe_args *a, char *
   return strobe_launch(l, &driver, at(0x70), 132, a, at(0x80), (struct strobe_message){text, size});
 }
 
-static void check_map(int n, const struct strobe_tensor *t, const long long size[5], int box_rows) {
+static void check_map(int n, const struct strobe_tensor *t, const long long size[5], int box_rows, int box_panels) {
   const uint64_t stride[4] = {2 * (uint64_t)t->row_stride, 128, 2 * (uint64_t)t->head_stride,
                               2 * (uint64_t)t->batch_stride};
   assert_ptr_equal(seen.map[n].data, t->data);
   assert_int_equal(seen.map[n].type, 9);
   for (int i = 0; i < 5; i++) assert_int_equal(seen.map[n].size[i], size[i]);
   for (int i = 0; i < 4; i++) assert_int_equal(seen.map[n].stride[i], stride[i]);
-  const uint32_t box[5] = {64, (uint32_t)box_rows, 2, 1, 1};
+  const uint32_t box[5] = {64, (uint32_t)box_rows, (uint32_t)box_panels, 1, 1};
   assert_memory_equal(seen.map[n].box, box, sizeof box);
 }
 
@@ -130,10 +132,10 @@ static void maps_and_params(void **state) {
     const long long q[5] = {64, 300, 2, 8, 3}, kv[5] = {64, 1000, 2, 2, 3};
     assert_int_equal(go(&kernel, &a, NULL, 0), STROBE_LAUNCH_OK);
     assert_int_equal(seen.maps, 4);
-    check_map(0, &a.q, q, 64);
-    check_map(1, &a.k, kv, 176);
-    check_map(2, &a.v, kv, 176);
-    check_map(3, &a.o, q, 64);
+    check_map(0, &a.q, q, 64, 2);
+    check_map(1, &a.k, kv, 176, 2);
+    check_map(2, &a.v, kv, 176, 2);
+    check_map(3, &a.o, q, 16, 1);
     for (unsigned i = 0; i < 4; i++) assert_int_equal(seen.passed[i].opaque[0], i + 1);
     const struct strobe_params *p = &seen.params;
     assert_ptr_equal(p->o, a.o.data);

@@ -308,12 +308,12 @@ KERNEL void qk_block(const float *k, const float *qt, float *score, float *block
   }
 }
 
-// O = 0, m = -inf, l = 0.
+// O = 0, l = 0, and m = the lowest finite number, so that a block of scores that are all -Inf has P = 0.
 KERNEL void start(float *ot, float *m, float *l) {
   __m512 x;
   __m512 y;
   {
-    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff7fffffu));
     y = _mm512_setzero_ps();
     _mm512_storeu_ps(m, x);
     _mm512_storeu_ps(l, y);
@@ -325,8 +325,7 @@ KERNEL void start(float *ot, float *m, float *l) {
   }
 }
 
-// Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l. A row that has seen no key keeps
-// m = -inf and gets alpha = 0, since the second operand of max wins against NaN.
+// Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l.
 KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
   __m512 x;
   __m512 y;
@@ -486,6 +485,13 @@ static struct block_range visit(const struct strobe_args *a, strobe_i64 keys, st
   r.rest = keys % 32 / 4 * 4;
   r.end = keys;
   return r;
+}
+
+// How many of the tile's n queries see no key: the first.
+static int blind(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
+  (void)a;
+  (void)q0;
+  return keys ? 0 : (int)n;
 }
 
 // Keys of whole block j.
@@ -753,8 +759,9 @@ KERNEL void edge_block(const float *k, const float *v, const float *qt, float *s
   pv_edge(score, v, alpha, ot, nk, off);
 }
 
-// O = O^T / l transposed back, and lse = ln 2 (m + log2 l), for the n queries that exist. l = 0: the row saw no key, so O = 0, lse = -inf.
-KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, strobe_i64 stride, strobe_i64 n, float *lse) {
+// O = O^T / l transposed back, and lse = ln 2 (m + log2 l), for the n queries that exist. The first `blind` saw no key: O = 0,
+// lse = -inf. Where others have l = 0 all their scores are -Inf: O is NaN, as 0 / 0 is.
+KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, strobe_i64 stride, strobe_i64 n, int blind, float *lse) {
   for (int c = 0; c < 16 && c < n; c += 16) {
     __m512 r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15;
     __m512 inv;
@@ -766,7 +773,7 @@ KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, 
       x = _mm512_loadu_ps(l);
       inv = _mm512_set1_ps(1.0f);
       inv = _mm512_div_ps(inv, x);
-      some = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      some = (__mmask16)~first_lanes(blind);
       inv = _mm512_mask_blend_ps(some, zero, inv);
     }
     for (int d = 0; d < 32; d += 16) {
@@ -981,6 +988,7 @@ KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, 
     l += 16;
     ot += 16 - 512;
     o += 16 * stride;
+    blind -= 16;
   }
 }
 
@@ -1025,7 +1033,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
       v += 32 * 32;
     }
     epilogue(ot, m, l, (float *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + q0 * a->o.row_stride,
-      a->o.row_stride, n, a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + q0 : 0);
+      a->o.row_stride, n, blind(a, keys, q0, n), a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + q0 : 0);
   }
 }
 
