@@ -252,12 +252,12 @@ static void test_dump_and_perf_map_with_a_limit(void **state) {
   snprintf(command, sizeof command, "rm -rf %s/*", dir);
   assert_int_equal(system(command), 0);
   limit = (struct dump_limit){size[0], 1};
-  const int one = dumped ? in_child(dump_with_limit, &limit) : CHILD_OK; // no JIT, no dump
+  const int one = dumped == 2 ? in_child(dump_with_limit, &limit) : CHILD_OK; // without libtcc no object
   snprintf(command, sizeof command, "rm -rf %s", dir);
   assert_int_equal(system(command), 0);
   assert_int_equal(none, CHILD_OK);
   assert_int_equal(both, CHILD_OK);
-  if (dumped) assert_true(size[0] < size[1]);
+  if (dumped == 2) assert_true(size[0] < size[1]);
   assert_int_equal(one, CHILD_OK);
 }
 
