@@ -7,11 +7,9 @@
 // ---- constants ----
 
 static int table_memory(struct printer_state *p, int line, int entry, struct x86_operand *out, struct error *err) {
-  if (p->gpr_of_table < 0 && (p->gpr_of_table = code_load_slot(p, "vector_constants", err)) < 0)
-    return STROBE_UNSUPPORTED;
-  *out = (struct x86_operand){
-      .kind = X86_MEM, .base = p->gpr_of_table, .index = -1, .scale = 1, .value = 64 * line + 4 * entry};
-  return 0;
+  int status = code_table(p, out, err);
+  out->value = 64 * line + 4 * entry;
+  return status;
 }
 
 int code_vconst(struct printer_state *p, int id, struct x86_operand *out, struct error *err) {

@@ -2,8 +2,8 @@
 //
 // A block's pointers and integers reach it through one array, `long frame[]`, whose address is in rdi. They are loaded
 // into general registers where they are first used; `base + I*stride` becomes base + {1,2,4,8} * stride, an odd
-// multiple of the stride kept in a register, or a derived pointer. rax is scratch; rbp and rsp belong to the C code
-// around.
+// multiple of the stride kept in a register, or a derived pointer. What finds no register stays in the frame and passes
+// through rax, which is scratch; rbp and rsp belong to the C code around.
 #include "print_code.h"
 
 #include <string.h>
@@ -78,11 +78,11 @@ static int load_eax(struct printer_state *p, const struct operand *o, struct err
       .mnemonic = x86_mnemonic("mov", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = l->constant}}};
   if (l->n > 1 || (l->n == 1 && l->term[0].coefficient != 1) || l->constant != (int32_t)l->constant)
     return fail(err, STROBE_UNSUPPORTED, "%.*s: an integer operand is a name plus a constant", o->text_len, o->text);
+  struct x86_insn copy = {.mnemonic = insn.mnemonic, .n = 2, .op = {eax}};
+  int status = l->n ? code_integer(p, l->term[0].name, &copy.op[1], err) : 0;
+  p->rax_slot = -1;
   if (!l->n) return code_put(p, &p->body, &insn, err);
-  int reg = code_gpr(p, l->term[0].name, err);
-  if (reg < 0) return STROBE_UNSUPPORTED;
-  struct x86_insn copy = {.mnemonic = insn.mnemonic, .n = 2, .op = {eax, {.kind = X86_R32, .reg = reg, .index = -1}}};
-  int status = code_put(p, &p->body, &copy, err);
+  if (!status) status = code_put(p, &p->body, &copy, err);
   insn.mnemonic = x86_mnemonic("add", 3);
   return status || !l->constant ? status : code_put(p, &p->body, &insn, err);
 }
@@ -160,6 +160,8 @@ static int operand_to_hold(const struct printer_state *p, const struct code_row 
 
 static int emit_row(struct printer_state *p, const struct code_row *row, const struct operand *o, struct error *err) {
   const struct operand *n = NULL; // how many lanes, of rows that take the first n
+  bool each = false;
+  for (int i = 0; i < row->n; i++) each |= row->insn[i].each;
   int status = 0;
   for (int i = 0; i < row->n && !status; i++) {
     const struct row_insn *r = &row->insn[i];
@@ -168,13 +170,14 @@ static int emit_row(struct printer_state *p, const struct code_row *row, const s
     if (r->mnemonic == INSN_UNKNOWN)
       status = fail(err, STROBE_UNSUPPORTED, "the encoder does not have an instruction of '%s'", row->row->code);
     else if (r->mnemonic == INSN_EAX)
-      status = load_eax(p, n = &o[r->op[0].value], err);
+      status = load_eax(p, n = &o[r->op[0].value], err), p->eax_is_count = each;
     else if (r->each)
       status = emit_each(p, r, o, n, err);
     else if (!r->full || all)
       status = (status = build_insn(p, r, o, &insn, err)) ? status : code_put(p, &p->body, &insn, err);
     if (r->full && all) i++; // in place of the next
   }
+  p->eax_is_count = false;
   return status;
 }
 
@@ -215,7 +218,8 @@ int code_block_begin(struct printer_state *p, struct error *err) {
   p->prologue.len = p->body.len = p->frame.len = 0;
   for (int i = 0; i < MAX_BLOCK_NAMES; i++) p->gpr_of_name[i] = -1;
   p->gpr_of_table = -1;
-  p->gprs = p->frame_slots = p->n_derived = 0;
+  p->gprs = p->frame_slots = p->n_derived = p->n_kept = 0;
+  p->rax_slot = -1;
   code_drop_below(p, VEX_REGISTERS);
   return 0;
 }

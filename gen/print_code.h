@@ -10,11 +10,11 @@ int code_put(struct printer_state *p, struct buf *out, const struct x86_insn *in
 // code_row.c: the instructions of a row's text.
 void code_parse_row(const struct isa_row *row, struct code_row *out);
 
-// code_address.c: a block's pointers and integers in general registers. The register of a name, and of one more slot of
-// the frame, where C stores c_text; -1: there is none left.
-int code_gpr(struct printer_state *p, int name, struct error *err);
-int code_load_slot(struct printer_state *p, const char *c_text, struct error *err);
+// code_address.c: a block's pointers and integers in general registers, or in the frame where there are more of them.
+// Memory through a pointer of the block; through the table of constants; the low half of an integer.
 int code_memory(struct printer_state *p, const struct operand *o, struct x86_operand *out, struct error *err);
+int code_table(struct printer_state *p, struct x86_operand *out, struct error *err);
+int code_integer(struct printer_state *p, int name, struct x86_operand *out, struct error *err);
 
 // code_operand.c: registers, constants, and what registers hold that nothing else wants.
 struct x86_operand code_vector(const struct printer_state *p, int reg, bool half); // half: the lower half

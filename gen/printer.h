@@ -7,7 +7,7 @@
 #include "vop.h"
 #include "x86.h"
 
-enum { MAX_LITERALS = 48, MAX_DERIVED = 8, MAX_MARKS = 256, MAX_ROW_INSNS = 20, VEX_REGISTERS = 16 };
+enum { MAX_LITERALS = 48, MAX_DERIVED = 8, FRAME_SLOTS = 32, MAX_MARKS = 256, MAX_ROW_INSNS = 20, VEX_REGISTERS = 16 };
 
 // An instruction of a row, parsed once per render.
 struct row_operand {
@@ -56,6 +56,9 @@ struct printer_state {
     int gpr;
   } derived[MAX_DERIVED];
   int n_derived;
+  struct derived kept[FRAME_SLOTS];                   // addresses that have no register; gpr: their slot
+  int n_kept, rax_slot;                               // what rax holds of them; -1: none
+  bool eax_is_count;                                  // and can't hold one
   struct buf frame;                                   // C text that fills the frame
   uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry

@@ -110,6 +110,7 @@ static void every_instruction_decodes_to_what_was_meant(void **state) {
                                         "tile_n=2,block_m=48",
                                         "block_m=8,tile_n=1,stages=2",
                                         "block_m=16,tile_n=4,prefetch=4",
+                                        "block_m=16,tile_n=8,pack_k=0,prefetch=4",
                                         "algo=standard",
                                         "algo=fa1"};
   static const char *const targets[] = {"avx512bf16", "avx2", "avx512"};

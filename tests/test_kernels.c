@@ -164,6 +164,7 @@ static const char *const configs[] = {"block_m=16",
                                       "pack_k=0,pack_v=0",
                                       "pack_v=0,stages=1",
                                       "pack_k=0,stages=1,prefetch=2",
+                                      "block_m=32,tile_n=8,pack_k=0,prefetch=2", // more addresses than registers
                                       "algo=standard",
                                       "algo=standard,block_n=32,block_m=16,pack_k=0,pack_v=0",
                                       "algo=fa1",

@@ -47,6 +47,7 @@ static const struct emitted_case {
         {"d64:bf16", "avx2", "prefetch=4"},
         {"d64:f32:causal", "avx512", "kernel=decode,block_m=4"},
         {"d20:bf16:causal", "avx512bf16", "algo=standard,block_m=32"},
+        {"d24:f32", "avx512", "block_m=16,tile_n=8,pack_k=0,prefetch=2"},
         {"d24:f32:causal", "avx512", "algo=fa1,block_m=32"},
 },
   scalar_cases[] = {{"d24:f32:causal", "c99", ""},
