@@ -156,6 +156,7 @@ static int prepare_all(struct tuner *t) {
   t->runners[0].n = 0;
   t->repeats = once < tuner_run_s / 4 ? (int64_t)(tuner_run_s / 4 / once) + 1 : 1;
   if (t->r->exhaustive) status = screen(t);
+  if (!status) tuner_run(t, &t->runners[0]); // a search that is stopped now has measured this
   for (int i = 0; i < t->space.n && o->n < of && !status; i++) {
     const int point = t->order ? t->order[i] : i;
     if (point == t->space.default_point) continue;

@@ -1,5 +1,6 @@
 // strobe tune and strobe db from outside: what they print, record and refuse.
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -97,6 +98,29 @@ static void an_unwritable_database_is_survived(void **state) {
   assert_string_equal(o->err, "");
 }
 
+// Ctrl-C, sooner or later: exit status 1, and what was measured until then is in the database.
+static void an_interrupt_keeps_what_was_measured(void **state) {
+  (void)state;
+  static const char *const seconds[] = {"0.1", "0.4", "2", "10", "40"};
+  bool kept = false;
+  for (size_t i = 0; i < sizeof seconds / sizeof *seconds && !kept; i++) {
+    char command[8500], out[4096];
+    snprintf(command, sizeof command,
+             "cd %s && rm -f i.txt; %s tune d64:f32:b1h4q512 --budget 10m --db i.txt >i.out 2>i.err & "
+             "sleep %s; kill -INT $!; wait $!; exit $?",
+             dir, binary, seconds[i]);
+    const int status = system(command), code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    if (code == 128 + SIGINT) continue; // before it could listen
+    assert_int_equal(code, 1);
+    snprintf(command, sizeof command, "%s/i.out", dir);
+    slurp(command, out, sizeof out);
+    kept = strstr(out, "recorded in i.txt") != NULL;
+    assert_non_null(strstr(out, kept ? "what was measured is kept" : "stopped before anything was measured"));
+    if (kept) assert_true(shell("grep -q '^d64:f32' i.txt"));
+  }
+  assert_true(kept);
+}
+
 static int set_up(void **state) {
   (void)state;
   return make_directory() ? 0 : -1;
@@ -106,6 +130,7 @@ int main(int argc, char **argv) {
   (void)argc;
   const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input), cmocka_unit_test(tunes_and_records),
                                      cmocka_unit_test(an_exhaustive_search_meets_the_record),
+                                     cmocka_unit_test(an_interrupt_keeps_what_was_measured),
                                      cmocka_unit_test(an_unwritable_database_is_survived)};
   return find_binary(argv[0]) ? cmocka_run_group_tests(tests, set_up, remove_directory) : 1;
 }

@@ -339,10 +339,9 @@ static void statistics(void **state) {
 
 // ---- tuning ----
 
-static int calls;
-static bool stop_at_third(void *context, const struct tune_progress *p) {
-  (void)context, (void)p;
-  return ++calls < 3;
+static bool stop_after(void *calls, const struct tune_progress *p) {
+  (void)p;
+  return --*(int *)calls > 0;
 }
 
 static struct tune_request request(const char *text, double budget) {
@@ -395,19 +394,24 @@ static void finds_and_verifies(void **state) {
   }
 }
 
+// Whatever was measured is kept, from the default's first run on, but nothing is decided.
 static void stops_when_asked(void **state) {
   (void)state;
-  struct tune_request r = request("d64:f32:b1h2q256k256", 5);
-  struct tune_result result;
-  calls = 0;
-  r.progress = stop_at_third;
-  assert_int_equal(tune(&r, &result, NULL), 0);
-  assert_true(result.stopped);
-  assert_true(result.seconds < 4);
-  struct tune_record records[16];
-  const int n = tune_records(&result, records);
-  for (int i = 0; i < n; i++) assert_int_equal(records[i].mark, TUNE_TRIED);
-  tune_result_free(&result);
+  for (int after = 1; after < 6; after += 2) {
+    struct tune_request r = request("d64:f32:b1h2q256k256", 60);
+    struct tune_result result;
+    int calls = after;
+    r.progress = stop_after;
+    r.context = &calls;
+    assert_int_equal(tune(&r, &result, NULL), 0);
+    assert_true(result.stopped);
+    assert_true(result.seconds < 30);
+    struct tune_record records[16];
+    const int n = tune_records(&result, records);
+    assert_int_equal(n, after); // the default, and a candidate a call
+    for (int i = 0; i < n; i++) assert_int_equal(records[i].mark, TUNE_TRIED);
+    tune_result_free(&result);
+  }
 }
 
 // ---- plans ----

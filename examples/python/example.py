@@ -57,18 +57,24 @@ def with_numpy():
 
 
 def with_torch(torch):
+    """Beside torch's own scaled_dot_product_attention in float64: contiguous tensors, and views of (b, n, h, d)."""
     torch.manual_seed(1)
-    for dtype, eps in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+    sdpa = getattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    for dtype, eps in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 2e-3)):
         for n, m, causal in ((128, 128, False), (128, 128, True), (60, 100, True), (100, 60, True)):
-            q, k, v = (torch.randn(2, length, 4, 64).to(dtype).transpose(1, 2) for length in (n, m, m))
-            o = strobe.attention(q, k, v, is_causal=causal)
-            mask = torch.ones(n, m, dtype=torch.bool).tril() if causal else None
-            want = torch.nn.functional.scaled_dot_product_attention(q.double(), k.double(), v.double(), attn_mask=mask) \
-                if hasattr(torch.nn.functional, "scaled_dot_product_attention") \
-                else torch.tensor(reference(*(x.double().tolist() for x in (q, k, v)), causal)[0])
-            assert o.dtype == dtype
-            compare(f"torch {n} x {m} {dtype}{' causal' if causal else ''}", o.double().tolist(),
-                    np.array(want.tolist()), eps)
+            for strided in (False, True):
+                q, k, v = (torch.randn(2, length, 4, 64).to(dtype).transpose(1, 2) for length in (n, m, m))
+                if not strided:
+                    q, k, v = (x.contiguous() for x in (q, k, v))
+                o = strobe.attention(q, k, v, is_causal=causal)
+                want = sdpa(q.double(), k.double(), v.double(), is_causal=causal) if sdpa else \
+                    torch.tensor(reference(*(x.double().tolist() for x in (q, k, v)), causal)[0])
+                assert o.dtype == dtype
+                compare(f"torch {n} x {m} {dtype}{' causal' if causal else ''}{' strided' if strided else ''}",
+                        o.double().tolist(), np.array(want.tolist()), eps)
+    q, k = torch.randn(2, 8, 50, 64), torch.randn(2, 2, 50, 64)  # a KV head for 4 query heads
+    want = reference(q.double().tolist(), k.double().tolist(), k.double().tolist())[0]
+    compare("torch 8 heads on 2 KV heads", strobe.attention(q, k, k).double().tolist(), want, 1e-5)
 
 
 with_numpy()
