@@ -137,11 +137,27 @@ static double decode_cost(const struct spec *s, const struct problem *p, const i
   }
   const double cost = row * (1 + wait) * (1 + 10.0 / v[CFG_BLOCK_N]);
   const double scores = 4.0 * v[CFG_BLOCK_N] * v[CFG_BLOCK_M] * v[CFG_BLOCK_H];
-  return scores > 262144 ? 1.01 * cost : cost; // scores leave L2
+  const double parts = v[CFG_SPLIT] ? 1 + 20.0 / v[CFG_SPLIT] : 1; // each begins without prefetch, and is merged
+  return parts * (scores > 262144 ? 1.01 * cost : cost);           // scores leave L2
 }
 
-double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
-  return config_is_decode(c) ? decode_cost(s, p, c->v) : prefill_cost(s, t, p, c);
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Work items as they are shared out, over the share that keeps all workers busy to the end.
+static double idle(const struct problem *p, int workers, const struct config *c) {
+  const int *v = c->v;
+  if (!p || workers < 2 || p->batch < 1 || p->heads_kv < 1 || p->q_len < 1 || p->kv_len < 1) return 1;
+  int64_t items = p->batch * p->heads * ceil_div(p->q_len, v[CFG_BLOCK_M]);
+  if (config_is_decode(c))
+    items = p->batch * ceil_div(p->heads_kv, v[CFG_BLOCK_H]) *
+            ceil_div(p->heads / p->heads_kv * p->q_len, v[CFG_BLOCK_M]) *
+            (v[CFG_SPLIT] ? ceil_div(p->kv_len, v[CFG_SPLIT]) : 1);
+  return (double)(ceil_div(items, workers) * workers) / (double)items;
+}
+
+double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, int workers,
+                 const struct config *c) {
+  return idle(p, workers, c) * (config_is_decode(c) ? decode_cost(s, p, c->v) : prefill_cost(s, t, p, c));
 }
 
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {

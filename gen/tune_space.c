@@ -26,13 +26,15 @@ static const struct axis prefill_axes[] = {
 static const struct axis decode_axes[] = {
     {CFG_BLOCK_N, 6, 1, {512, 1024, 2048, 4096, 8192, 16384}},
     {CFG_PREFETCH, 9, 1, {0, 4, 8, 12, 18, 24, 32, 48, 64}},
-    {CFG_BLOCK_H, 4, 1, {1, 2, 4, 8}},
+    {CFG_BLOCK_H, 7, 1, {1, 2, 4, 8, 16, 32, 64}},
+    {CFG_SPLIT, 5, 1, {0, 512, 1024, 2048, 4096}},
 };
 
 struct maker {
   const struct spec *s;
   const struct target *t;
   const struct problem *p;
+  int workers;
   const struct config *base;
   bool same_bits;
   const struct axis *axes;
@@ -55,6 +57,14 @@ static int field_of(const char *sentence) {
   return 0;
 }
 
+// Decode: does what another config does that is kept, more heads than there are being as good as all of them.
+static bool redundant(const struct maker *m, const int *v) {
+  if (v[CFG_KERNEL] != KERNEL_DECODE || !m->p) return false;
+  const int64_t heads = m->p->heads_kv, keys = m->p->kv_len;
+  return (heads > 0 && v[CFG_BLOCK_H] > heads) || (keys > 0 && v[CFG_SPLIT] >= keys) ||
+         (v[CFG_SPLIT] && v[CFG_BLOCK_N] > v[CFG_SPLIT]);
+}
+
 static int keep(struct maker *m, const struct config *given, struct error *err) {
   struct tune_space *o = m->out;
   struct config c = *given;
@@ -66,6 +76,7 @@ static int keep(struct maker *m, const struct config *given, struct error *err) 
     o->infeasible++;
     return 0;
   }
+  if (o->n && redundant(m, c.v)) return o->alike++, 0; // the first is the default
   for (int i = 0; i < o->n; i++)
     if (!memcmp(&o->points[i].config, &c, sizeof c)) return o->alike++, 0;
   if (o->n == m->capacity) {
@@ -74,7 +85,7 @@ static int keep(struct maker *m, const struct config *given, struct error *err) 
     if (!grown) return fail(err, STROBE_NO_MEMORY, "no memory for %d configs", m->capacity);
     o->points = grown;
   }
-  o->points[o->n++] = (struct tune_point){c, tune_cost(m->s, m->t, m->p, &c)};
+  o->points[o->n++] = (struct tune_point){c, tune_cost(m->s, m->t, m->p, m->workers, &c)};
   return 0;
 }
 
@@ -87,9 +98,15 @@ static int enumerate(struct maker *m, int axis, struct config *c, struct error *
     return enumerate(m, axis + 1, c, err);
   }
   int status = 0;
+  bool listed = m->axes == prefill_axes;
   for (int i = 0; i < a->n && !status; i++) {
     if (!worth(m, a->field, a->values[i])) continue;
     c->v[a->field] = a->values[i] * (a->unit == PER_VECTOR ? m->t->lanes : a->unit);
+    listed |= c->v[a->field] == m->fallback.v[a->field];
+    status = enumerate(m, axis + 1, c, err);
+  }
+  if (!listed && !status) { // the default's value with those of other fields
+    c->v[a->field] = m->fallback.v[a->field];
     status = enumerate(m, axis + 1, c, err);
   }
   c->v[a->field] = CONFIG_UNSET;
@@ -102,13 +119,14 @@ static int by_cost(const void *a, const void *b) {
   return memcmp(&x->config, &y->config, sizeof x->config); // the same order on every machine
 }
 
-int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, const struct config *base,
-                    bool same_bits, struct tune_space *out, struct error *err) {
+int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, int workers,
+                    const struct config *base, bool same_bits, struct tune_space *out, struct error *err) {
   *out = (struct tune_space){0};
   if (t->family != FAMILY_CPU)
     return fail(err, STROBE_UNSUPPORTED, "tune: target %s has no search space yet; its defaults were measured",
                 t->name);
-  struct maker m = {.s = s, .t = t, .p = p, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
+  struct maker m = {
+      .s = s, .t = t, .p = p, .workers = workers, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
   int status = config_resolve(s, t, p, &m.fallback, err);
   if (status) return status;
   const bool decode = config_is_decode(&m.fallback);

@@ -26,7 +26,8 @@ static int set_up(struct tuner *t) {
   struct tune_result *o = t->out;
   tune_key_of(&r->problem, r->target, r->workers, &o->key);
   o->timed = tuner_smaller(&r->problem);
-  int status = tune_space_make(&r->problem.spec, r->target, &r->problem, &r->base, r->same_bits, &t->space, t->err);
+  int status =
+      tune_space_make(&r->problem.spec, r->target, &r->problem, r->workers, &r->base, r->same_bits, &t->space, t->err);
   if (!status) status = tuner_context(t);
   if (!status) status = tuner_tensors(t);
   if (status) return status;
@@ -62,7 +63,7 @@ static int add_rival(struct tuner *t) {
     return 0;
   for (t->rival = 0; t->rival < t->out->n; t->rival++)
     if (!memcmp(&t->out->candidates[t->rival].config, &point.config, sizeof point.config)) return 0;
-  point.cost = tune_cost(&r->problem.spec, r->target, &r->problem, &point.config);
+  point.cost = tune_cost(&r->problem.spec, r->target, &r->problem, r->workers, &point.config);
   return add_candidate(t, &point);
 }
 

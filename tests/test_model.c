@@ -92,7 +92,7 @@ static double correlation(const char *problem, const char *target, const struct 
     config_clear(&c[i].config);
     if (config_parse(m[i].config, &c[i].config, &err) || config_resolve(&p.spec, t, &p, &c[i].config, &err))
       fail_msg("%s: %s", m[i].config, err.text);
-    c[i].predicted = tune_cost(&p.spec, t, &p, &c[i].config);
+    c[i].predicted = tune_cost(&p.spec, t, &p, 1, &c[i].config);
     c[i].ratio = m[i].ratio;
     const double percent = tune_percent(&p.spec, t, &p, &c[i].config);
     assert_true(percent > 10 && percent < 100);
@@ -109,7 +109,7 @@ static void configs_are_ordered_as_measured(void **state) {
   assert_true(correlation("d96:f32:b1h1q384", "avx2", d96f32avx2, sizeof d96f32avx2 / sizeof *d96f32avx2) > 0.7);
 }
 
-static double decode_cost(const char *fields) {
+static double decode_cost_of(int workers, const char *fields) {
   struct problem p;
   struct config c;
   const struct target *t = target_find("avx512bf16");
@@ -118,8 +118,10 @@ static double decode_cost(const char *fields) {
   assert_int_equal(config_parse(fields, &c, NULL), 0);
   assert_int_equal(config_resolve(&p.spec, t, &p, &c, NULL), 0);
   assert_true(tune_percent(&p.spec, t, &p, &c) == 0);
-  return tune_cost(&p.spec, t, &p, &c);
+  assert_int_equal(problem_complete(&p, NULL), 0);
+  return tune_cost(&p.spec, t, &p, workers, &c);
 }
+static double decode_cost(const char *fields) { return decode_cost_of(1, fields); }
 
 // Measured with block_h=1: 1.45, 1.17 and 1.02 of the time with 64 rows ahead.
 static void decode_wants_prefetch(void **state) {
@@ -130,6 +132,9 @@ static void decode_wants_prefetch(void **state) {
   assert_true(decode_cost("block_h=1,prefetch=32") < 1.05 * far);
   assert_true(decode_cost("block_h=8,prefetch=18") < far);
   assert_true(decode_cost("block_h=8,prefetch=0") > far);
+  // Parts are for workers that would have nothing to do.
+  assert_true(decode_cost("split=0") < decode_cost("split=1024"));
+  assert_true(decode_cost_of(2, "split=0") > 1.9 * decode_cost_of(2, "split=1024"));
 }
 
 static void one_interrupted_run_decides_nothing(void **state) {

@@ -284,7 +284,7 @@ static void space_of(const char *text, const char *target, const char *base, boo
   config_clear(&c);
   assert_int_equal(problem_parse(text, &p, NULL), 0);
   assert_int_equal(config_parse(base, &c, NULL), 0);
-  if (tune_space_make(&p.spec, target_find(target), &p, &c, same_bits, s, &err)) fail_msg("%s", err.text);
+  if (tune_space_make(&p.spec, target_find(target), &p, 1, &c, same_bits, s, &err)) fail_msg("%s", err.text);
 }
 
 static void spaces(void **state) {
@@ -316,7 +316,21 @@ static void spaces(void **state) {
 
   // Decode: no prefetch is far from the front.
   space_of("d128:f32:b1h32/8q1k8192", "avx512", "", false, &s);
+  bool split = false;
   for (int i = 0; i < 3; i++) assert_true(s.points[i].config.v[CFG_PREFETCH] > 0);
+  for (int i = 0; i < s.n; i++) {
+    const int *v = s.points[i].config.v;
+    assert_true(v[CFG_BLOCK_H] <= 8 && v[CFG_SPLIT] < 8192); // more would be these again
+    split |= v[CFG_SPLIT] != s.points[s.default_point].config.v[CFG_SPLIT];
+  }
+  assert_true(split);
+  tune_space_free(&s);
+
+  // A number of heads that is no power of two: the default's is among the values.
+  space_of("d64:f32:b4h6/6q1k500", "avx512", "prefetch=8,block_n=512", false, &s);
+  bool all = false;
+  for (int i = 0; i < s.n; i++) all |= s.points[i].config.v[CFG_BLOCK_H] == 6;
+  assert_true(all && s.n >= 4);
   tune_space_free(&s);
 }
 
