@@ -4,7 +4,6 @@
 #include "status.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 
 // One step of one call, as its workers see it. The guards are for a caller's parallel-for: a wrong one must be an
 // error, not two workers in one scratch or rows that nobody computed.
@@ -31,7 +30,8 @@ static void step_body(void *arg, int64_t first, int64_t last, int worker) {
   if (c->step) {
     c->step->run(c->args, first, last, c->scratch + (size_t)worker * c->plan->scratch_bytes);
   } else {
-    int status = reference_step_run(&c->plan->problem.spec, c->args, first, last);
+    char *const own = c->scratch + (size_t)worker * c->plan->scratch_bytes;
+    int status = reference_step_run(&c->plan->problem.spec, c->args, first, last, own);
     if (status) atomic_store(&c->status, status);
   }
   atomic_fetch_add(&c->done, last - first);
@@ -51,19 +51,35 @@ static int run_step(const struct strobe_plan *p, const struct strobe_args *args,
     return fail(err, STROBE_INVALID, "parallel_for ran %lld of %lld items: must run body over all of 0 to n, each once",
                 (long long)atomic_load(&c.done), (long long)c.n);
   if (atomic_load(&c.status))
-    return fail(err, (enum strobe_status)atomic_load(&c.status), "no memory for rows of the reference");
+    return fail(err, (enum strobe_status)atomic_load(&c.status), "the reference refused what io_check had let pass");
   return STROBE_OK;
 }
 
 static int run_steps(const struct strobe_plan *p, struct strobe_args *args, char *workspace, struct error *err) {
   const struct strobe_kernel *k = p->kernel;
-  if (!k) return run_step(p, args, NULL, NULL, err);
+  if (!k) return run_step(p, args, NULL, workspace, err);
   args->workspace = workspace;
   if (k->workspace_bytes && k->workspace_bytes(args) > (strobe_i64)p->shared_bytes)
     return fail(err, STROBE_INTERNAL, "the kernel's workspace depends on more than the problem's sizes");
   int status = STROBE_OK;
   for (unsigned i = 0; i < k->n_steps && !status; i++)
     status = run_step(p, args, &k->step[i], workspace + p->shared_bytes, err);
+  return status;
+}
+
+// In the plan's own memory; while another execution has that, in memory of this call's.
+static int run_in_own(const struct strobe_plan *p, struct strobe_args *args, struct error *err) {
+  void *const memory = p->workspace ? workspace_borrow(p->workspace) : NULL;
+  if (memory || !p->workspace_bytes) {
+    const int status = run_steps(p, args, memory, err);
+    if (memory) workspace_return(p->workspace);
+    return status;
+  }
+  struct workspace *another;
+  int status = workspace_create(p->workspace_bytes, &another, err);
+  if (status) return status;
+  status = run_steps(p, args, workspace_borrow(another), err);
+  workspace_free(another);
   return status;
 }
 
@@ -75,14 +91,7 @@ static int execute(const struct strobe_plan *p, const struct strobe_io *caller, 
   if (!status) status = io_check(p, &io, &args, err);
   if (status || !args.batch || !args.heads || !args.q_len) return status;
   if (p->gpu) return gpu_kernel_run(p->gpu, &args, err);
-  void *own = NULL;
-  if (!io.workspace && p->workspace_bytes) {
-    own = aligned_alloc(64, p->workspace_bytes);
-    if (!own) return fail(err, STROBE_NO_MEMORY, "no memory for a workspace of %zu bytes", p->workspace_bytes);
-  }
-  status = run_steps(p, &args, own ? own : io.workspace, err);
-  free(own);
-  return status;
+  return io.workspace ? run_steps(p, &args, io.workspace, err) : run_in_own(p, &args, err);
 }
 
 enum strobe_status strobe_execute(const strobe_plan *plan, const struct strobe_io *io) {

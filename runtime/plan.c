@@ -4,6 +4,7 @@
 #include "cpu.h"
 #include "gpu.h"
 #include "inputs.h"
+#include "reference_step.h"
 #include "status.h"
 
 #include <math.h>
@@ -146,7 +147,9 @@ static bool round_up(int64_t bytes, size_t *out) {
 static int lay_out(struct strobe_plan *p, struct error *err) {
   const struct strobe_args args = plan_args(p);
   const int64_t shared = p->kernel && p->kernel->workspace_bytes ? p->kernel->workspace_bytes(&args) : 0;
-  const int64_t scratch = p->kernel ? p->kernel->scratch_bytes : 0;
+  const int64_t scratch = p->gpu      ? 0
+                          : p->kernel ? p->kernel->scratch_bytes
+                                      : reference_step_bytes(&p->problem.spec, &args);
   size_t all;
   if (!round_up(shared, &p->shared_bytes) || !round_up(scratch, &p->scratch_bytes) ||
       __builtin_mul_overflow(p->scratch_bytes, (size_t)p->context->parallel.n_workers, &all) ||
@@ -154,7 +157,19 @@ static int lay_out(struct strobe_plan *p, struct error *err) {
     return fail(err, STROBE_UNSUPPORTED,
                 "the workspace of this problem, %lld bytes and %lld for each of %d workers, is too large",
                 (long long)shared, (long long)scratch, p->context->parallel.n_workers);
-  return STROBE_OK;
+  return workspace_create(p->workspace_bytes, &p->workspace, err);
+}
+
+// As many threads as its largest step has work for: an execution then starts none.
+static void start_threads(const struct strobe_plan *p) {
+  const struct strobe_args args = plan_args(p);
+  int64_t most = 0;
+  if (p->gpu || !p->context->pool) return;
+  for (unsigned i = 0; i < (p->kernel ? p->kernel->n_steps : 1); i++) {
+    const int64_t n = p->kernel ? p->kernel->step[i].items(&args) : reference_step_items(&args);
+    if (n > most) most = n;
+  }
+  pool_start(p->context->pool, most);
 }
 
 static int describe(struct strobe_plan *p, struct error *err) {
@@ -189,6 +204,7 @@ static int set_up(struct strobe_plan *p, const char *problem, const struct strob
   if (!status) status = climb(p, only, &excuse, err);
   if (!status) status = lay_out(p, err);
   if (!status) status = describe(p, err);
+  if (!status) start_threads(p);
   return status;
 }
 
@@ -217,6 +233,7 @@ enum strobe_status strobe_plan_create(strobe_context *ctx, const char *problem,
 void strobe_plan_destroy(strobe_plan *plan) {
   if (!plan) return;
   gpu_kernel_close(plan->gpu);
+  workspace_free(plan->workspace);
   buf_free(&plan->name);
   buf_free(&plan->config);
   buf_free(&plan->why);

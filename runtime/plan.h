@@ -6,6 +6,7 @@
 #include "../gen/spec.h"
 #include "context.h"
 #include "kernel_abi.h"
+#include "workspace.h"
 
 struct gpu_kernel;
 
@@ -21,9 +22,10 @@ struct strobe_plan {
   struct gpu_kernel *gpu;                 // of a CUDA target; owned by the plan
   bool fresh;                             // compiled for this plan: its timings are this plan's
 
-  size_t shared_bytes;    // of the workspace, used by all workers; then n_workers pieces of
-  size_t scratch_bytes;   // bytes of their own; both multiples of 64
-  size_t workspace_bytes; // all of it
+  size_t shared_bytes;         // of the workspace, used by all workers; then n_workers pieces of
+  size_t scratch_bytes;        // bytes of their own; both multiples of 64
+  size_t workspace_bytes;      // all of it
+  struct workspace *workspace; // for executions whose caller has none; NULL: no kernel here wants any
 
   struct buf name, config, why, tuned;
 };

@@ -99,9 +99,13 @@ static void start_threads(struct pool *p, int64_t wanted) {
 
 // ---- callers ------------------------------------------------------------------------------------
 
+static int64_t helpers_for(const struct pool *p, int64_t chunks) {
+  return (chunks < p->n_workers ? chunks : p->n_workers) - 1;
+}
+
 static void post(struct pool *p, struct job *j) {
   pthread_mutex_lock(&p->lock);
-  const int64_t helpers = (j->chunks < p->n_workers ? j->chunks : p->n_workers) - 1;
+  const int64_t helpers = helpers_for(p, j->chunks);
   start_threads(p, helpers);
   j->behind = p->jobs;
   p->jobs = j;
@@ -123,12 +127,23 @@ static void withdraw(struct pool *p, struct job *j) {
   pthread_mutex_unlock(&p->lock);
 }
 
+// Neighbouring items share K and V, so a chunk is worth having; few enough items to a chunk that the last ones balance.
+static int64_t chunk_size(const struct pool *p, int64_t n) {
+  const int64_t size = n / p->n_workers / CHUNKS_PER_WORKER;
+  return size < 1 ? 1 : size > CHUNK_MAX ? CHUNK_MAX : size;
+}
+
+void pool_start(struct pool *p, int64_t n) {
+  if (n <= 1 || p->n_workers == 1 || p->generation != fork_generation()) return;
+  const int64_t size = chunk_size(p, n);
+  pthread_mutex_lock(&p->lock);
+  start_threads(p, helpers_for(p, n / size + (n % size != 0)));
+  pthread_mutex_unlock(&p->lock);
+}
+
 void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg) {
   struct pool *p = context;
-  // Neighbouring items share K and V, so a chunk is worth having; few enough items to a chunk that the last ones
-  // balance.
-  int64_t size = n / p->n_workers / CHUNKS_PER_WORKER;
-  size = size < 1 ? 1 : size > CHUNK_MAX ? CHUNK_MAX : size;
+  const int64_t size = chunk_size(p, n);
   struct job j = {.body = body, .arg = arg, .n = n, .size = size, .chunks = n / size + (n % size != 0), .joined = 1};
   if (j.chunks <= 1 || p->n_workers == 1 || p->generation != fork_generation()) {
     if (n > 0) body(arg, 0, n, 0);

@@ -14,6 +14,9 @@ struct pool;
 int pool_create(int n_workers, struct pool **out, struct error *err);
 void pool_destroy(struct pool *p); // waits for its threads; NULL is allowed
 int pool_threads(struct pool *p);  // that are running now, without callers
+// The threads that a parallel-for over n items would start, or as many as can be had: later ones of that size or less
+// start none, and so allocate nothing.
+void pool_start(struct pool *p, int64_t n);
 
 // A strobe_parallel_for; `context` is a struct pool. Chunks of a few items, shared out as workers come free. What does
 // not start (RLIMIT_NPROC, memory) is done without: fewer workers, in the end the caller alone. In a forked child a

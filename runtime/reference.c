@@ -162,14 +162,26 @@ static int check(const struct strobe_args *a, int64_t batch, int64_t head, const
   return 0;
 }
 
+// Beside the scores.
+static int64_t fixed_elements(const struct spec *s) {
+  return (ROWS + KEYS) * (int64_t)s->head_dim + (1 + 2 * ROWS) * (int64_t)s->head_dim_v;
+}
+
+int64_t reference_bytes(const struct spec *s, int64_t kv_len) {
+  int64_t bytes;
+  const bool over = __builtin_mul_overflow(kv_len, (int64_t)ROWS, &bytes) ||
+                    __builtin_add_overflow(bytes, fixed_elements(s), &bytes) ||
+                    __builtin_mul_overflow(bytes, (int64_t)sizeof(double), &bytes);
+  return over || bytes > PTRDIFF_MAX ? -1 : bytes;
+}
+
 int reference_some(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
                    const struct reference_rows *rows, const struct reference_out *out, struct error *err) {
   int status = check(args, batch, head, rows, err);
   if (status || rows->count <= 0) return status;
   const size_t d = (size_t)s->head_dim, dv = (size_t)s->head_dim_v;
-  const size_t fixed = (ROWS + KEYS) * d + (1 + 2 * ROWS) * dv, keys = (size_t)args->kv_len;
-  double *memory =
-      keys > SIZE_MAX / 2 / ROWS / sizeof(double) - fixed ? NULL : malloc((fixed + ROWS * keys) * sizeof *memory);
+  const int64_t bytes = reference_bytes(s, args->kv_len);
+  double *const own = rows->memory || bytes < 0 ? NULL : malloc((size_t)bytes), *memory = own ? own : rows->memory;
   if (!memory)
     return fail(err, STROBE_NO_MEMORY, "no memory for the reference: 16 rows of %lld scores", (long long)args->kv_len);
   const int64_t head_kv = head / (args->heads / args->heads_kv);
@@ -187,7 +199,7 @@ int reference_some(const struct spec *s, const struct strobe_args *args, int64_t
   c.f = c.o + ROWS * dv;
   c.s = c.f + ROWS * dv;
   for (int64_t first = 0; first < rows->count; first += ROWS) run_chunk(&c, rows, first, out);
-  free(memory);
+  free(own);
   return 0;
 }
 

@@ -22,12 +22,15 @@ struct reference_rows {
   const int64_t *index; // count numbers in 0..q_len; NULL: rows 0..count
   int64_t count;
   const double *scale; // NULL: args->scale (what the kernel gets, an f32)
+  double *memory;      // reference_bytes(spec, kv_len) bytes; NULL: allocated for this call
 };
 
 // Every row of a head. STROBE_INVALID (batch or head out of range), STROBE_NO_MEMORY.
 int reference_head(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
                    const struct reference_out *out, struct error *err);
-// The rows asked for. Memory: 16 scores rows of kv_len and one block of keys, in double.
+// What reference_some works in: 16 rows of kv_len scores and one block of keys, in double. -1: beyond 64 bits.
+int64_t reference_bytes(const struct spec *s, int64_t kv_len);
+// The rows asked for.
 int reference_some(const struct spec *s, const struct strobe_args *args, int64_t batch, int64_t head,
                    const struct reference_rows *rows, const struct reference_out *out, struct error *err);
 

@@ -5,7 +5,9 @@
 #include "reference.h"
 
 int64_t reference_step_items(const struct strobe_args *args);
-// STROBE_NO_MEMORY.
-int reference_step_run(const struct spec *s, const struct strobe_args *args, int64_t first, int64_t last);
+// Of the memory that each worker has for itself; -1: beyond 64 bits.
+int64_t reference_step_bytes(const struct spec *s, const struct strobe_args *args);
+int reference_step_run(const struct spec *s, const struct strobe_args *args, int64_t first, int64_t last,
+                       void *scratch);
 
 #endif

@@ -97,7 +97,7 @@ struct strobe_io {
   struct strobe_array q, k, v; // read; dtypes as in the problem (bf16 and f16 as uint16_t)
   struct strobe_array o;       // written; must overlap no input
   float *lse;                  // (batch, heads, q_len) packed, natural log; NULL: not wanted
-  void *workspace;             // strobe_workspace_bytes(plan) bytes, 64-byte aligned; NULL: allocated for this call
+  void *workspace;             // strobe_workspace_bytes(plan) bytes, 64-byte aligned; NULL: the plan's own
   // Sequences of unequal length: batch lengths of 0 to kv_len; sequence b has the first kv_lens[b] rows of its K and V,
   // and the others are not read. A causal mask is aligned to the bottom right of each. NULL: all have kv_len keys.
   const void *kv_lens;
@@ -105,8 +105,11 @@ struct strobe_io {
   size_t workspace_bytes; // of workspace, checked; 0: strobe_workspace_bytes(plan), taken on trust
 };
 
-// Computes O = softmax(scale Q K^T + mask) V. Rows that see no key give O = 0 and lse = -inf.
-// STROBE_INVALID (a stride, an alias, a NULL, a misaligned workspace), STROBE_NO_MEMORY.
+// Computes O = softmax(scale Q K^T + mask) V. Rows that see no key give O = 0 and lse = -inf. Allocates nothing and
+// starts no thread (CPU targets): the plan has its memory and its threads from strobe_plan_create on. Only while
+// another thread executes the same plan in the plan's workspace, a call without a workspace of its own allocates one,
+// and frees it. STROBE_INVALID (a stride, an alias, a NULL, a misaligned workspace), STROBE_NO_MEMORY (in that case
+// alone).
 STROBE_API enum strobe_status strobe_execute(const strobe_plan *plan, const struct strobe_io *io);
 STROBE_API size_t strobe_workspace_bytes(const strobe_plan *plan);
 

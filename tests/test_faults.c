@@ -190,6 +190,113 @@ static void test_cold_start(void **state) {
     if (!starts_cold(n)) fail_msg("the first call of a process, allocation %ld", n);
 }
 
+// ---- execute allocates nothing ------------------------------------------------------------------
+
+static const struct {
+  const char *problem, *config, *backend;
+} executions[] = {
+    {"d64:f32:causal:b2h4/2q100k130", NULL, NULL},                    // prefill
+    {"d64:bf16:b1h2q40k70", "stages=1", NULL},                        //
+    {"d32:f32:b1h4q70k90", "algo=standard", NULL},                    // steps that share S
+    {"d32:f32:b1h4q70k90", "algo=fa1", NULL},                         //
+    {"d64:f32:b1h8/2q1k200", "kernel=decode,split=0", NULL},          // decode
+    {"d64:bf16:causal:b2h8/2q3k300", "kernel=decode,split=64", NULL}, // in parts, and their merge
+    {"d40:f16:causal:b2h4/2q9k50", NULL, "scalar"},                   //
+    {"d64:f32:causal:b2h4/2q50k60", NULL, "builtin"},                 //
+    {"d32:f32:causal:b1h2q40k50", NULL, "reference"},                 //
+};
+
+// Once with the plan's memory and once with the caller's, while every allocation and every mapping fails.
+static void executes_without_memory(strobe_context *ctx, int i) {
+  const struct strobe_plan_options options = {
+      .size = sizeof options, .config = executions[i].config, .backend = executions[i].backend};
+  strobe_plan *plan;
+  if (strobe_plan_create(ctx, executions[i].problem, &options, &plan)) return; // a rung that is not there in this build
+  struct tensors t = tensors_of(plan, LAYOUT_BNHD, 0);
+  void *memory = aligned_alloc(64, (strobe_workspace_bytes(plan) + 64) / 64 * 64);
+  struct strobe_io io = io_of(&t);
+  for (int own = 0; own < 2; own++) {
+    io.workspace = own ? NULL : memory;
+    memset(t.memory[TENSOR_O], 0xff, t.bytes[TENSOR_O]);
+    faults = (struct faults){.on = true, .fail_at = 1, .lasting = true};
+    const enum strobe_status status = strobe_execute(plan, &io);
+    faults.on = false;
+    if (status || faults.calls)
+      fail_msg("%s: status %d, %ld allocations", executions[i].problem, (int)status, faults.calls);
+    check_result(plan, LAYOUT_BNHD, 0, &t);
+  }
+  free(memory);
+  tensors_free(&t);
+  strobe_plan_destroy(plan);
+}
+
+// On the context's threads, 1 to 8 of them, and on the caller's parallel-for.
+static void in_order(void *context, int64_t n, strobe_body *body, void *arg) {
+  const int workers = *(int *)context;
+  for (int64_t i = n; i > 0; i--) body(arg, i - 1, i, (int)(i % workers));
+}
+
+static void test_execute_allocates_nothing(void **state) {
+  (void)state;
+  enum { MOST = 8 };
+  for (int workers = 1; workers <= MOST; workers += workers < 3 ? 1 : 5)
+    for (int callers = 0; callers < 2; callers++) {
+      const struct strobe_context_options options = {.size = sizeof options,
+                                                     .n_workers = workers,
+                                                     .parallel_for = callers ? in_order : NULL,
+                                                     .parallel_context = callers ? &workers : NULL};
+      strobe_context *ctx;
+      assert_ok(strobe_context_create(&options, &ctx));
+      for (size_t i = 0; i < sizeof executions / sizeof *executions; i++) executes_without_memory(ctx, (int)i);
+      strobe_context_destroy(ctx);
+    }
+}
+
+// While one execution has the plan's memory another one takes its own, and says so if there is none.
+struct second {
+  const strobe_plan *plan;
+  const struct strobe_io *io;
+  enum strobe_status with_memory, without;
+  long calls;
+};
+static struct second *second; // of the execution that is running
+
+static void execute_twice(void *context, int64_t n, strobe_body *body, void *arg) {
+  struct second *s = second;
+  (void)context;
+  second = NULL;
+  if (s) {
+    s->with_memory = strobe_execute(s->plan, s->io);
+    faults = (struct faults){.on = true, .fail_at = 1, .lasting = true};
+    s->without = strobe_execute(s->plan, s->io);
+    faults.on = false;
+    s->calls = faults.calls;
+  }
+  body(arg, 0, n, 0);
+}
+
+static void test_second_execution(void **state) {
+  (void)state;
+  const struct strobe_context_options options = {.size = sizeof options, .n_workers = 2, .parallel_for = execute_twice};
+  strobe_context *ctx;
+  strobe_plan *plan;
+  assert_ok(strobe_context_create(&options, &ctx));
+  assert_ok(strobe_plan_create(ctx, "d64:f32:b1h2q40k50", NULL, &plan));
+  struct tensors a = tensors_of(plan, LAYOUT_BNHD, 0), b = tensors_of(plan, LAYOUT_BNHD, 0);
+  const struct strobe_io io_a = io_of(&a), io_b = io_of(&b);
+  struct second inner = {.plan = plan, .io = &io_b};
+  second = &inner;
+  assert_ok(strobe_execute(plan, &io_a));
+  assert_int_equal(inner.with_memory, STROBE_OK);
+  assert_int_equal(inner.without, STROBE_NO_MEMORY);
+  assert_true(inner.calls > 0);
+  check_result(plan, LAYOUT_BNHD, 0, &a);
+  check_result(plan, LAYOUT_BNHD, 0, &b);
+  tensors_free(&a), tensors_free(&b);
+  strobe_plan_destroy(plan);
+  strobe_context_destroy(ctx);
+}
+
 // ---- the generator ------------------------------------------------------------------------------
 
 static int instance_for(const char *text, const char *target, struct instance *i, struct error *err) {
@@ -347,6 +454,8 @@ static void test_files_and_oracle(void **state) {
 #else
 static void test_plan_and_execute(void **state) { (void)state, (void)faults, skip(); }
 static void test_cold_start(void **state) { (void)state, skip(); }
+static void test_execute_allocates_nothing(void **state) { (void)state, skip(); }
+static void test_second_execution(void **state) { (void)state, skip(); }
 static void test_rendering(void **state) { (void)state, skip(); }
 static void test_files_and_oracle(void **state) { (void)state, skip(); }
 #endif
@@ -354,7 +463,11 @@ static void test_files_and_oracle(void **state) { (void)state, skip(); }
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_cold_start), // before anything is warm
-      cmocka_unit_test(test_plan_and_execute), cmocka_unit_test(test_rendering), cmocka_unit_test(test_sets),
+      cmocka_unit_test(test_plan_and_execute),
+      cmocka_unit_test(test_execute_allocates_nothing),
+      cmocka_unit_test(test_second_execution),
+      cmocka_unit_test(test_rendering),
+      cmocka_unit_test(test_sets),
       cmocka_unit_test(test_files_and_oracle),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

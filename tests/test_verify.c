@@ -145,7 +145,8 @@ static void perturbation_fails(void **state) {
       double o[32], f[32], l, A;
       const int64_t row = 13, keys = reference_visible(&t.spec, &t.args, 0, row);
       out = (struct reference_out){o, &l, f, &A};
-      assert_int_equal(reference_some(&t.spec, &t.args, 1, 1, &(struct reference_rows){&row, 1, NULL}, &out, NULL), 0);
+      assert_int_equal(
+          reference_some(&t.spec, &t.args, 1, 1, &(struct reference_rows){.index = &row, .count = 1}, &out, NULL), 0);
       if (lse)
         t.args.lse[3 * 20 + row] = (float)(l + 10 * reference_bound_lse(&t.spec, NULL, keys, l, A));
       else
