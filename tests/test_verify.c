@@ -340,6 +340,12 @@ static void whole_blocks(void **state) {
   CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), true, true);
   assert_int_equal(r.excused, 64);
   CHECK(0, 7, 0.5, true, false);
+  a->lse[0] = NAN;
+  CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), true, true);
+  assert_int_equal(r.excused, 65);
+  a->lse[0] = 0;
+  CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), true, false);
+  a->lse[0] = -INFINITY;
   CHECK(1, 0, dtype_load(DT_BF16, a->o.data, place(&a->o, 0, 0, 1)), false, false);
 #undef CHECK
   tensors_free(&t);
