@@ -253,7 +253,7 @@ const struct verb verb_doctor = {
         "Exit status 0: the JIT works, on every target this CPU has. Compilers are looked for, but none is required.",
     .example =
         "  $ strobe doctor\n"
-        "  CPU                     AMD EPYC 9575F\n"
+        "  CPU                     AMD EPYC 9575F (family 26 model 2)\n"
         "  target          ok      avx512: x86-64 with AVX-512 F, BW, DQ and VL\n"
         "  JIT avx512      ok      code: render 0.61 ms, encode 0.32 ms, libtcc 0.80 ms, load 0.05 ms; output right\n"
         "  W^X             ok      no page of this process is writable and executable\n"

@@ -77,8 +77,18 @@ static bool brand(char text[49]) {
   text[48] = 0;
   return true;
 }
+
+// Virtual machines call many a CPU "AMD EPYC".
+static unsigned family_and_model(unsigned *model) {
+  unsigned a = 0, b, c, d;
+  __get_cpuid(1, &a, &b, &c, &d);
+  const unsigned family = a >> 8 & 15;
+  *model = (a >> 4 & 15) | (a >> 12 & 0xf0);
+  return family == 15 ? family + (a >> 20 & 255) : family;
+}
 #else
 static bool brand(char text[49]) { return text[0] = 0, false; }
+static unsigned family_and_model(unsigned *model) { return *model = 0; }
 #endif
 
 void cpu_name(char *name, size_t size) {
@@ -87,8 +97,10 @@ void cpu_name(char *name, size_t size) {
   start += strspn(start, " ");
   size_t len = strlen(start);
   while (len && start[len - 1] == ' ') len--;
+  unsigned model;
+  const unsigned family = family_and_model(&model);
   if (len)
-    snprintf(name, size, "%.*s", (int)len, start);
+    snprintf(name, size, "%.*s (family %u model %u)", (int)len, start, family, model);
   else
     snprintf(name, size, "unknown CPU");
 }

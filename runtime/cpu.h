@@ -12,7 +12,8 @@ bool cpu_has_target(const struct target *t);
 // if nothing else does. NULL only if no CPU target supports s.
 const struct target *cpu_best_target(const struct spec *s);
 
-// The processor's name as it gives it ("AMD EPYC ..."), or "unknown CPU"; always terminated.
+// The processor's name as it gives it, with its numbers ("AMD EPYC (family 25 model 17)"), or "unknown CPU"; always
+// terminated.
 void cpu_name(char *name, size_t size);
 
 #endif
