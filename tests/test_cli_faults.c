@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "shell.h"
+
 #include <dirent.h>
 #include <fcntl.h>
 #include <libgen.h>
@@ -23,16 +25,6 @@
 #include <unistd.h>
 
 static char binary[4096], base[] = "/tmp/strobe-cli-faults-XXXXXX", dir[64], preload[64];
-
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int shell(const char *format, ...) {
-  char command[6000];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
-  return system(command);
-}
 
 // ---- running ------------------------------------------------------------------------------------
 

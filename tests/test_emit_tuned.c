@@ -170,7 +170,8 @@ static void a_set_is_tuned_and_checked_without_the_database(void **state) {
   assert_int_equal(o->code, 1);
   assert_non_null(strstr(o->out, "--set-file set.txt --tuned -o set writes"));
   works("emit --check set");
-  assert_true(shell("sed -i 's/10.0 % less/20.0 % less/' set/attn_fwd_d64_f32_m*.c")); // nobody changes a citation unnoticed
+  assert_true(
+      shell("sed -i 's/10.0 % less/20.0 % less/' set/attn_fwd_d64_f32_m*.c")); // nobody changes a citation unnoticed
   o = strobe("emit --check set");
   assert_int_equal(o->code, 1);
 }

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "shell.h"
+
 #include <libgen.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -15,16 +17,6 @@
 #include <unistd.h>
 
 static char build[1024], work[] = "/tmp/strobe-examples-XXXXXX";
-
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int shell(const char *format, ...) {
-  char command[6000];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
-  return system(command);
-}
 
 // In the work directory, strobe in the PATH; output to a log that is shown if it fails.
 static void runs(const char *script) {

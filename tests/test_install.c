@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "shell.h"
+
 #include <libgen.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -17,24 +19,15 @@
 static char build[1024]; // the directory above the one this binary is in
 static char work[] = "/tmp/strobe-install-XXXXXX";
 
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int shell(const char *format, ...) {
-  char command[6000];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
-  return system(command);
-}
-
 #define RUNS(...)                                                                                                      \
   do                                                                                                                   \
     if (shell(__VA_ARGS__)) fail_msg("failed: " __VA_ARGS__);                                                          \
   while (0)
 
-static const char files[] = "./bin/strobe ./include/strobe.h ./lib/cmake/strobe/strobeConfig.cmake "
-                            "./lib/cmake/strobe/strobeConfigVersion.cmake ./lib/libstrobe.a ./lib/libstrobe.so ./lib/libstrobe.so.0 "
-                            "./lib/pkgconfig/strobe.pc ./share/man/man1/strobe.1";
+static const char files[] =
+    "./bin/strobe ./include/strobe.h ./lib/cmake/strobe/strobeConfig.cmake "
+    "./lib/cmake/strobe/strobeConfigVersion.cmake ./lib/libstrobe.a ./lib/libstrobe.so ./lib/libstrobe.so.0 "
+    "./lib/pkgconfig/strobe.pc ./share/man/man1/strobe.1";
 
 static int install(void **state) {
   (void)state;

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "shell.h"
+
 #include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,16 +32,6 @@ static int clean_up(void **state) {
   (void)state;
   char command[128];
   snprintf(command, sizeof command, "rm -rf %s", work);
-  return system(command);
-}
-
-static int shell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int shell(const char *format, ...) {
-  char command[6000];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
   return system(command);
 }
 

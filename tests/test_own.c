@@ -14,6 +14,7 @@
 #include <cmocka.h>
 
 #include "cli_run.h"
+#include "shell.h"
 
 #include <sys/resource.h>
 
@@ -33,16 +34,6 @@ static char *read_text(const char *name) {
   struct buf b = {0};
   assert_int_equal(file_read(path_of(name), &b, NULL), 0);
   return b.data;
-}
-
-static int shell(const char *format, ...) {
-  char command[4096];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
-  const int status = system(command);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
 }
 
 static int start(void **state) {

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "cli_run.h"
+#include "shell.h"
 
 #include <dlfcn.h>
 
@@ -42,16 +43,6 @@ struct set_library {
   kernel_function *kernel;
   launch_function *launch; // NULL: no CUDA kernels in the set
 };
-
-static int shell(const char *format, ...) {
-  char command[4096];
-  va_list ap;
-  va_start(ap, format);
-  vsnprintf(command, sizeof command, format, ap);
-  va_end(ap);
-  const int status = system(command);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-}
 
 static bool have(const char *program) { return !shell("command -v %s > /dev/null 2>&1", program); }
 
