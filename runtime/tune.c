@@ -1,6 +1,7 @@
 #include "tune_run.h"
 
 #include "probe.h"
+#include "tune_learn.h"
 #include "tune_stats.h"
 
 #include <math.h>
@@ -136,7 +137,31 @@ static void first_run(struct tuner *t, struct runner *r) {
   r->ratio[0] = tuner_run(t, r) / base;
 }
 
-// The default first, then the model's order, while time and room last.
+// The point to try next: of the exhaustive search's order, or what the model and the measurements so far say together.
+// -1: none is left.
+static int next_point(const struct tuner *t, const bool *taken) {
+  const struct tune_result *o = t->out;
+  const struct config *configs[MOST_DEFAULT];
+  double residual[MOST_DEFAULT], least = INFINITY;
+  struct tune_effects effects;
+  int n = 0, best = -1;
+  for (int i = 0; i < t->space.n && t->order; i++)
+    if (!taken[t->order[i]]) return t->order[i];
+  for (int i = 0; i < o->n && n < MOST_DEFAULT; i++)
+    if (t->runners[i].n) {
+      configs[n] = &o->candidates[i].config;
+      residual[n++] = log(t->runners[i].ratio[0] / o->candidates[i].predicted);
+    }
+  tune_learn(configs, residual, n, &effects);
+  for (int i = 0; i < t->space.n; i++) {
+    const double cost =
+        taken[i] ? INFINITY : log(t->space.points[i].cost) + tune_effect(&effects, &t->space.points[i].config);
+    if (cost < least) least = cost, best = i;
+  }
+  return best;
+}
+
+// The default first, then the others while time and room last.
 static int prepare_all(struct tuner *t) {
   struct tune_result *o = t->out;
   const int most = t->r->most > 0 ? t->r->most : MOST_DEFAULT, of = most < t->space.n ? most : t->space.n;
@@ -158,13 +183,16 @@ static int prepare_all(struct tuner *t) {
   t->repeats = once < tuner_run_s / 4 ? (int64_t)(tuner_run_s / 4 / once) + 1 : 1;
   if (t->r->exhaustive) status = screen(t);
   if (!status) tuner_run(t, &t->runners[0]); // a search that is stopped now has measured this
-  for (int i = 0; i < t->space.n && o->n < of && !status; i++) {
-    const int point = t->order ? t->order[i] : i;
-    if (point == t->space.default_point) continue;
+  bool *taken = calloc((size_t)t->space.n, sizeof *taken);
+  if (!taken && !status) status = fail(t->err, STROBE_NO_MEMORY, "no memory for %d configs", t->space.n);
+  if (taken) taken[t->space.default_point] = true;
+  for (int point; !status && o->n < of && (point = next_point(t, taken)) >= 0;) {
     if (!tuner_go_on(t, "compile and verify", o->n, of) || tuner_elapsed(t) > prepare_share * t->r->budget_s) break;
+    taken[point] = true;
     status = add_candidate(t, &t->space.points[point]);
     if (!status) first_run(t, &t->runners[o->n - 1]);
   }
+  free(taken);
   return status ? status : add_rival(t);
 }
 

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { COPIES_MAX = 64 };
+enum { COPIES_MAX = 64, HEADS_APART = 16 };
 static const double cold_bytes = 128e6; // K and V of all copies: several times a last-level cache
 const double tuner_run_s = 0.02;        // a run is made about this long at most
 
@@ -144,6 +144,13 @@ double tuner_run(struct tuner *t, struct runner *r) {
 
 // ---- what it computes on ----
 
+// Elements after each row that stand for heads left out: rows of K and V lie as far apart as those of the request.
+static int64_t left_out(const struct tuner *t) {
+  const struct problem *asked = &t->r->problem, *p = &t->out->timed;
+  const int64_t heads = asked->heads_kv < HEADS_APART ? asked->heads_kv : HEADS_APART;
+  return heads > p->heads_kv ? (heads / p->heads_kv - 1) * p->spec.head_dim : 0;
+}
+
 int tuner_tensors(struct tuner *t) {
   const struct problem *p = &t->out->timed;
   const double bytes = (double)dtype_table[p->spec.kv].bytes * (double)(p->batch * p->heads_kv * p->kv_len) *
@@ -153,7 +160,7 @@ int tuner_tensors(struct tuner *t) {
   if (!t->tensors) return fail(t->err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
   int status = 0;
   for (int64_t i = 0; i < t->copies && !status; i++) {
-    status = tensors_create(p, LAYOUT_BNHD, 0, default_scale(&p->spec), NULL, &t->tensors[i], t->err);
+    status = tensors_create(p, LAYOUT_BNHD, left_out(t), default_scale(&p->spec), NULL, &t->tensors[i], t->err);
     if (!status && !i) status = inputs_fill(&p->spec, &t->tensors->args, input_kind_find("normal"), 1, t->err);
     for (int part = TENSOR_Q; part <= TENSOR_V && i && !status; part++)
       memcpy(t->tensors[i].memory[part], t->tensors->memory[part], t->tensors[i].bytes[part]);
