@@ -4,6 +4,7 @@
 
 #include "../runtime/tune_db.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -149,8 +150,8 @@ static int export(const struct session *s, struct error *err) {
   else
     buf_add(&out, text.data ? text.data : "", text.len);
   if (text.failed || out.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for an export");
-  const struct file_text file = {s->opt->out, out.data, out.len};
-  if (!status) status = s->opt->out ? files_write(&file, 1, NULL, err) : cmd_print(&out, err);
+  const struct file_text file = {s->n_files ? s->files[0] : s->opt->out, out.data, out.len};
+  if (!status) status = file.path ? files_write(&file, 1, NULL, err) : cmd_print(&out, err);
   tune_db_free(&db);
   buf_free(&text);
   buf_free(&out);
@@ -165,13 +166,10 @@ static int path(const struct session *s, struct error *err) {
 
 static const struct action {
   const char *name;
-  bool takes_files;
+  int most_files;
   int (*run)(const struct session *s, struct error *err);
-} actions[] = {{"show", false, show},
-               {"merge", true, merge},
-               {"prune", false, prune},
-               {"export", false, export},
-               {"path", false, path}};
+} actions[] = {
+    {"show", 0, show}, {"merge", INT_MAX, merge}, {"prune", 0, prune}, {"export", 1, export}, {"path", 0, path}};
 enum { N_ACTIONS = sizeof actions / sizeof *actions };
 
 static int act(const struct session *s, const char *name, struct error *err) {
@@ -179,9 +177,10 @@ static int act(const struct session *s, const char *name, struct error *err) {
   for (int i = 0; i < N_ACTIONS; i++) {
     names[i] = actions[i].name;
     if (strcmp(name, names[i])) continue;
-    if (s->n_files && !actions[i].takes_files)
+    const int most = actions[i].run == export && s->opt->out ? 0 : actions[i].most_files;
+    if (s->n_files > most)
       return fail(err, STROBE_INVALID, "db %s: \"%.100s\" is one argument too many; --db names the database", name,
-                  s->files[0]);
+                  s->files[most]);
     return actions[i].run(s, err);
   }
   return fail(err, STROBE_INVALID, "db \"%s\": must be show, merge, prune, export or path; the nearest is %s",
@@ -207,8 +206,8 @@ const struct verb verb_db = {
     .about = "look at the tuning database, and carry it elsewhere",
     .details =
         "show prints what decides; merge adds the records of other databases (the better measured wins); prune drops\n"
-        "records of other versions; export writes what decides, with --c as a string for "
-        "strobe_context_options.tunings;\n"
+        "records of other versions; export [FILE] writes what decides, with --c as a string for\n"
+        "strobe_context_options.tunings; "
         "path prints where the database is.",
     .example = "  $ strobe db merge other-machine.txt\n"
                "  merged 412 records into /home/me/.cache/strobe/tunings.txt",

@@ -30,6 +30,7 @@ static void bad_input(void **state) {
       {"tune d64:f32:q64k64 --set block_n=7 --db t.txt", "block_n 7", "nearest"},
       {"db shwo --db t.txt", "shwo", "show"},
       {"db show other.txt --db t.txt", "other.txt", "--db"},
+      {"db export a.c -o b.c --db t.txt", "a.c", "--db"},
       {"db merge --db t.txt", "no file", "usage"},
       {"db merge nothing.txt --db t.txt", "nothing.txt", "No such file"},
   };
@@ -68,6 +69,8 @@ static void tunes_and_records(void **state) {
   assert_non_null(strstr(o->out, "d32:f32"));
   works("db show --all --json --db t.txt");
   works("db export --c --db t.txt -o tunings.c");
+  works("db export --c same.c --db t.txt");
+  assert_true(shell("cmp -s tunings.c same.c"));
   assert_true(shell("cc -std=c99 -Wall -Wextra -Werror -c tunings.c"));
   works("db merge t.txt --db merged.txt");
   assert_true(shell("cmp -s t.txt merged.txt"));
