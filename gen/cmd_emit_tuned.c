@@ -39,7 +39,8 @@ static int make_wish(const struct emit_tuned *t, const struct problem *p, const 
   if (!status) status = config_resolve(&p->spec, target, p, &heuristic, err);
   if (status) return status;
   tune_key_of(&whole, target, 0, &w->key);
-  snprintf(w->key.machine, sizeof w->key.machine, "%s", t->machine);
+  if (target->family == FAMILY_CPU || t->machine != t->here) // else the GPU that is here
+    snprintf(w->key.machine, sizeof w->key.machine, "%s", t->machine);
   w->decode = config_is_decode(&heuristic);
   parse_bucket(w->key.bucket, w->size);
   if (p->q_len < 0) w->size[0] = -1;

@@ -30,6 +30,20 @@ static const struct axis decode_axes[] = {
     {CFG_SPLIT, 5, 1, {0, 512, 1024, 2048, 4096}},
 };
 
+// Not softmax and heavy_keys: a tuner must not trade accuracy for time. regs follows block_m.
+static const struct axis cuda_axes[] = {
+    {CFG_BLOCK_M, 3, 1, {128, 192, 256}},
+    {CFG_BLOCK_N, 6, 1, {64, 80, 96, 112, 128, 176}},
+    {CFG_STAGES, 5, 1, {2, 3, 4, 5, 6}},
+    {CFG_Q_STAGES, 2, 1, {1, 2}},
+    {CFG_PINGPONG, 2, 1, {0, 1}},
+    {CFG_FLAT, 2, 1, {0, 1}},
+    {CFG_Q_REGS, 2, 1, {0, 1}},
+    {CFG_O_TMA, 3, 1, {0, 1, 2}},
+    {CFG_SCHEDULE, SCHEDULE_COUNT, 1, {SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT}},
+};
+#define AXES(table) m.axes = table, m.n_axes = (int)(sizeof table / sizeof *table)
+
 struct maker {
   const struct spec *s;
   const struct target *t;
@@ -122,17 +136,22 @@ static int by_cost(const void *a, const void *b) {
 int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, int workers,
                     const struct config *base, bool same_bits, struct tune_space *out, struct error *err) {
   *out = (struct tune_space){0};
-  if (t->family != FAMILY_CPU)
-    return fail(err, STROBE_UNSUPPORTED, "tune: target %s has no search space yet; its defaults were measured",
+  if (t->family != FAMILY_CPU && same_bits)
+    return fail(err, STROBE_UNSUPPORTED,
+                "tune: a search that changes no bit of the result is for CPU targets: of the fields of %s it is not "
+                "known which change a rounding",
                 t->name);
   struct maker m = {
       .s = s, .t = t, .p = p, .workers = workers, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
   int status = config_resolve(s, t, p, &m.fallback, err);
   if (status) return status;
   const bool decode = config_is_decode(&m.fallback);
-  m.axes = decode ? decode_axes : prefill_axes;
-  m.n_axes =
-      decode ? (int)(sizeof decode_axes / sizeof *decode_axes) : (int)(sizeof prefill_axes / sizeof *prefill_axes);
+  if (t->family != FAMILY_CPU)
+    AXES(cuda_axes);
+  else if (decode)
+    AXES(decode_axes);
+  else
+    AXES(prefill_axes);
   struct config c = *base;
   if (decode) c.v[CFG_KERNEL] = KERNEL_DECODE;
   status = keep(&m, &m.fallback, err);

@@ -23,7 +23,7 @@ struct tune_space {
 };
 
 // Every combination of the fields' values that `base` leaves unset, for so many workers. same_bits: only fields that
-// never change a bit of the result (config_changes_bits). STROBE_UNSUPPORTED (no search space for this target),
+// never change a bit of the result (config_changes_bits). STROBE_UNSUPPORTED (same_bits on a GPU),
 // STROBE_INVALID (base itself is not feasible), STROBE_NO_MEMORY.
 int tune_space_make(const struct spec *s, const struct target *t, const struct problem *p, int workers,
                     const struct config *base, bool same_bits, struct tune_space *out, struct error *err);
@@ -31,11 +31,12 @@ void tune_space_free(struct tune_space *space);
 
 // The model. Prefill: cycles of the multiply-add pipes per query vector and visible key, in multiply-adds of a vector:
 // both products, loads that they share, latency, softmax, rescaling, copies, ragged tiles, blocks cut by the diagonal.
-// Decode: bytes of a row of K, times what waiting for it adds. Both times what the last work items leave of the workers
-// idle. Only ratios are meant; what the weights rest on is said in model.c.
+// CUDA: fields that differ from the default's. Decode: bytes of a row of K, times what waiting for it adds. Both times
+// what the last work items leave of the workers idle. Only ratios are meant; what the weights rest on is said in
+// model.c.
 double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, int workers,
                  const struct config *c);
-// Prefill: the per cent of peak that the model predicts. Decode: 0.
+// Prefill on a CPU: the per cent of peak that the model predicts. Else 0.
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c);
 
 #endif

@@ -63,6 +63,15 @@ int gpu_has_target(const struct target *t, struct error *err) {
   return status ? status : find_device(d, &device, err);
 }
 
+void gpu_name(char *name, size_t size) {
+  const struct gpu_driver *d;
+  char found[96] = "";
+  int device;
+  if (gpu_driver_get(&d, NULL) || find_device(d, &device, NULL) || d->device_name(found, sizeof found, device))
+    found[0] = 0;
+  snprintf(name, size, "%.*s", (int)sizeof found - 1, found[0] ? found : "NVIDIA GPU");
+}
+
 static int enter(struct gpu_kernel *k, struct error *err) { return CALL(k, context_push, k->context); }
 static void leave(struct gpu_kernel *k) {
   void *popped;

@@ -19,6 +19,9 @@ struct gpu_kernel_info {
 // the first. STROBE_UNSUPPORTED with the reason.
 int gpu_has_target(const struct target *t, struct error *err);
 
+// The name of that device ("NVIDIA H200"), or "NVIDIA GPU"; always terminated.
+void gpu_name(char *name, size_t size);
+
 // Makes the kernel ready to launch in the current context, else in the primary context of the first device.
 int gpu_kernel_open(const struct instance *i, struct gpu_kernel **out, struct error *err);
 // Renders and compiles it, past the cache, and throws it away: for timing. Wants NVRTC, but no GPU. info->source is

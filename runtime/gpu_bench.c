@@ -255,3 +255,50 @@ int gpu_first_launch(struct gpu_kernel *k, const struct problem *p, double *ms, 
   gpu_kernel_leave(k);
   return status;
 }
+
+// ---- kernels in turn ----
+
+struct gpu_stage {
+  struct gpu_case one;
+  struct bench bench;
+};
+
+int gpu_stage_open(struct gpu_kernel *k, const struct problem *p, struct gpu_stage **out, struct error *err) {
+  struct gpu_stage *s = calloc(1, sizeof *s);
+  if (!s) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
+  s->one = (struct gpu_case){.kernel = k, .problem = *p};
+  s->bench = (struct bench){.d = gpu_kernel_driver(k), .cases = &s->one, .n = 1, .rounds = 1};
+  *out = s;
+  int status = gpu_kernel_enter(k, err);
+  if (!status) {
+    status = set_up(&s->bench, false, err);
+    gpu_kernel_leave(k);
+  }
+  if (!status) return 0;
+  gpu_stage_close(s);
+  *out = NULL;
+  return status;
+}
+
+int gpu_stage_time(struct gpu_stage *s, struct gpu_kernel *k, int64_t launches, double *ms, struct error *err) {
+  const int n = launches < 1 ? 1 : launches > MOST_LAUNCHES ? MOST_LAUNCHES : (int)launches;
+  struct gpu_case with = s->one;
+  struct bench b = s->bench;
+  int count = 0, status = gpu_kernel_enter(k, err);
+  if (status) return status;
+  with.kernel = k, b.cases = &with;
+  status = burst(&b, 0, n, s->bench.at->ms, &count, err);
+  gpu_kernel_leave(k);
+  *ms = 0;
+  for (int i = 0; i < count; i++) *ms += s->bench.at->ms[i] / count;
+  return status;
+}
+
+void gpu_stage_close(struct gpu_stage *s) {
+  if (!s) return;
+  if (!gpu_kernel_enter(s->one.kernel, NULL)) {
+    tear_down(&s->bench);
+    gpu_kernel_leave(s->one.kernel);
+  }
+  free(s);
+}

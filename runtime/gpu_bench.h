@@ -28,4 +28,12 @@ int gpu_bench(struct gpu_case *cases, int n, int rounds, const struct gpu_listen
 // One launch on such tensors, from the call to its end: the first one of a module also brings it to the device.
 int gpu_first_launch(struct gpu_kernel *k, const struct problem *p, double *ms, struct error *err);
 
+// Such tensors of one problem, for several kernels in turn. k, as any kernel that is timed, must be in the context that
+// gpu_kernel_open found; it stays open until gpu_stage_close.
+struct gpu_stage;
+int gpu_stage_open(struct gpu_kernel *k, const struct problem *p, struct gpu_stage **out, struct error *err);
+// A burst of launches (as many as are wanted, up to 30) between two events; ms of one.
+int gpu_stage_time(struct gpu_stage *s, struct gpu_kernel *k, int64_t launches, double *ms, struct error *err);
+void gpu_stage_close(struct gpu_stage *s);
+
 #endif

@@ -4,11 +4,16 @@
 
 #include <stdlib.h>
 
+// That execute it: a GPU has none.
+static int workers(const struct strobe_plan *p) {
+  return p->instance.target->family == FAMILY_CPU ? p->context->parallel.n_workers : 1;
+}
+
 // Tunes in this thread; what it finds is recorded, or at least kept for this context.
 static int measure(struct strobe_plan *p, const struct strobe_plan_options *o, struct error *err) {
   struct tune_request request = {.problem = p->problem,
                                  .target = p->instance.target,
-                                 .workers = p->context->parallel.n_workers,
+                                 .workers = workers(p),
                                  .budget_s = o->budget_s > 0               ? o->budget_s
                                              : o->effort == STROBE_PATIENT ? 30
                                                                            : 2,
@@ -36,8 +41,8 @@ int plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o, 
   struct instance *i = &p->instance;
   struct tune_record record;
   struct tune_key key;
-  if (i->target->family != FAMILY_CPU || problem_flops(&p->problem) <= 0) return STROBE_OK;
-  tune_key_of(&p->problem, i->target, p->context->parallel.n_workers, &key);
+  if (problem_flops(&p->problem) <= 0) return STROBE_OK;
+  tune_key_of(&p->problem, i->target, workers(p), &key);
   bool found = tuned_find(&p->context->tuned, &key, &record);
   if (!found && o->effort != STROBE_ESTIMATE) {
     int status = measure(p, o, err);

@@ -1,5 +1,6 @@
 #include "tune_run.h"
 
+#include "gpu_bench.h"
 #include "probe.h"
 #include "tune_learn.h"
 #include "tune_stats.h"
@@ -17,8 +18,8 @@ enum {
   BESIDE = 8, // candidates after which the default has another run
   BASES_MAX = 64
 };
-static const double prepare_share = 0.3; // of the budget, to compile and verify
-static const double duel_share = 0.25;   // for the duel
+static const double prepare_share[] = {[FAMILY_CPU] = 0.3, [FAMILY_CUDA] = 0.6}; // of the budget, to compile and verify
+static const double duel_share = 0.25;                                           // for the duel
 
 // ---- phases ----
 
@@ -26,7 +27,7 @@ static int set_up(struct tuner *t) {
   const struct tune_request *r = t->r;
   struct tune_result *o = t->out;
   tune_key_of(&r->problem, r->target, r->workers, &o->key);
-  o->timed = tuner_smaller(&r->problem);
+  o->timed = tuner_smaller(&r->problem, r->target);
   int status =
       tune_space_make(&r->problem.spec, r->target, &r->problem, r->workers, &r->base, r->same_bits, &t->space, t->err);
   if (!status) status = tuner_context(t);
@@ -187,7 +188,9 @@ static int prepare_all(struct tuner *t) {
   if (!taken && !status) status = fail(t->err, STROBE_NO_MEMORY, "no memory for %d configs", t->space.n);
   if (taken) taken[t->space.default_point] = true;
   for (int point; !status && o->n < of && (point = next_point(t, taken)) >= 0;) {
-    if (!tuner_go_on(t, "compile and verify", o->n, of) || tuner_elapsed(t) > prepare_share * t->r->budget_s) break;
+    if (!tuner_go_on(t, "compile and verify", o->n, of) ||
+        tuner_elapsed(t) > prepare_share[t->r->target->family] * t->r->budget_s)
+      break;
     taken[point] = true;
     status = add_candidate(t, &t->space.points[point]);
     if (!status) first_run(t, &t->runners[o->n - 1]);
@@ -323,6 +326,8 @@ int tune(const struct tune_request *r, struct tune_result *out, struct error *er
       status = fail(err, STROBE_NO_MEMORY, "no memory for %d candidates", out->n);
     free(alive);
   }
+  if (!status) status = t.broken;
+  gpu_stage_close(t.stage);
   for (int i = 0; i < out->n && t.runners; i++) strobe_plan_destroy(t.runners[i].plan);
   free(t.runners);
   free(t.order);

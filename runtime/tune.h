@@ -1,4 +1,4 @@
-// The tuner: finds the config of the CPU kernel that is fastest on this machine, and says how sure it is.
+// The tuner: finds the config of a kernel that is fastest on this machine, and says how sure it is.
 //
 // Candidates come from the search space (gen/tune_space.h) in the order of its model. Each is compiled, verified
 // against the double-precision oracle, and only then timed, all of them in turn (A B C A B C), the default among them,
@@ -59,7 +59,7 @@ struct tune_result {
   bool stopped; // by progress
 };
 
-// STROBE_UNSUPPORTED (no search space for this target), STROBE_INVALID, STROBE_NO_MEMORY. On success free with
+// STROBE_UNSUPPORTED (same_bits on a GPU), STROBE_INVALID, STROBE_NO_MEMORY, STROBE_DEVICE. On success free with
 // tune_result_free.
 int tune(const struct tune_request *r, struct tune_result *out, struct error *err);
 void tune_result_free(struct tune_result *r);

@@ -3,6 +3,7 @@
 #include "../gen/kernel.h"
 #include "../gen/scan.h"
 #include "cpu.h"
+#include "gpu.h"
 
 #include <ctype.h>
 #include <inttypes.h>
@@ -55,8 +56,8 @@ void tune_key_of(const struct problem *p, const struct target *t, int workers, s
   buf_free(&spec);
   tune_bucket(p, key->bucket, sizeof key->bucket);
   put_field(key->target, sizeof key->target, t->name);
-  char name[64] = "NVIDIA GPU";
-  if (t->family == FAMILY_CPU) cpu_name(name, sizeof name);
+  char name[64];
+  (t->family == FAMILY_CPU ? cpu_name : gpu_name)(name, sizeof name);
   put_field(key->machine, sizeof key->machine, name);
   put_field(key->version, sizeof key->version, STROBE_VERSION);
   snprintf(key->templates, sizeof key->templates, "%016" PRIx64, templates_hash());

@@ -1,5 +1,6 @@
 #include "tune_run.h"
 
+#include "gpu_bench.h"
 #include "probe.h"
 #include "verify.h"
 
@@ -25,18 +26,18 @@ double tuner_elapsed(const struct tuner *t) { return probe_clock() - t->start - 
 bool tuner_go_on(struct tuner *t, const char *phase, int done, int of) {
   const struct tune_progress p = {phase, done, of, tuner_elapsed(t), t->r->budget_s};
   if (t->r->progress && !t->out->stopped && !t->r->progress(t->r->context, &p)) t->out->stopped = true;
-  return !t->out->stopped;
+  return !t->out->stopped && !t->broken;
 }
 
 // ---- problems ----
 
 // A run should take about tuner_run_s, at 20 GFLOP/s: fewer heads and batches first, then fewer query rows. Decode
 // streams K and V from memory, so what it reads stays larger than the caches.
-struct problem tuner_smaller(const struct problem *p) {
+struct problem tuner_smaller(const struct problem *p, const struct target *t) {
   struct problem s = *p;
   const int64_t group = p->heads / p->heads_kv;
   const double most = tuner_run_s * 20e9 * 5;
-  if (p->q_len <= 16) return s;
+  if (p->q_len <= 16 || t->family == FAMILY_CUDA) return s;
   if (problem_flops(&s) > most) s.batch = 1;
   if (problem_flops(&s) > most) s.heads_kv = 1, s.heads = group;
   if (problem_flops(&s) > most) s.heads = 1;
@@ -130,14 +131,25 @@ int tuner_prepare(struct tuner *t, struct tune_candidate *c, struct runner *r) {
   int status = check(t, c);
   if (status || !c->verified) return status;
   if (tuner_plan(t, &t->out->timed, c->text, &r->plan)) return refuse(c, strobe_error()), 0;
-  return tuner_workspace(t, r->plan);
+  if (!status && r->plan->gpu && !t->stage) status = gpu_stage_open(r->plan->gpu, &t->out->timed, &t->stage, t->err);
+  return status ? status : tuner_workspace(t, r->plan);
 }
 
-double tuner_run(struct tuner *t, struct runner *r) {
+static double run_on_gpu(struct tuner *t, const struct runner *r) {
+  double ms = 0;
+  if (!t->broken) t->broken = gpu_stage_time(t->stage, r->plan->gpu, t->repeats, &ms, t->err);
+  return t->broken ? 1 : 1e-3 * ms; // the search ends
+}
+
+static double run_on_cpu(struct tuner *t, const struct runner *r) {
   const double start = now(t);
   for (int64_t i = 0; i < t->repeats; i++, t->next = (t->next + 1) % t->copies)
     execute(r->plan, &t->tensors[t->next].args, t->workspace);
-  const double seconds = (now(t) - start) / (double)t->repeats;
+  return (now(t) - start) / (double)t->repeats;
+}
+
+double tuner_run(struct tuner *t, struct runner *r) {
+  const double seconds = r->plan->gpu ? run_on_gpu(t, r) : run_on_cpu(t, r);
   if (r->n < RUNS_MAX) r->seconds[r->n++] = seconds;
   return seconds;
 }
@@ -155,7 +167,10 @@ int tuner_tensors(struct tuner *t) {
   const struct problem *p = &t->out->timed;
   const double bytes = (double)dtype_table[p->spec.kv].bytes * (double)(p->batch * p->heads_kv * p->kv_len) *
                        (p->spec.head_dim + p->spec.head_dim_v);
-  t->copies = p->q_len > 16 ? 1 : bytes > cold_bytes / COPIES_MAX ? (int64_t)(cold_bytes / bytes) + 1 : COPIES_MAX;
+  t->copies = p->q_len > 16 || t->r->target->family == FAMILY_CUDA ? 1
+              : bytes > cold_bytes / COPIES_MAX                    ? (int64_t)(cold_bytes / bytes) + 1
+                                                                   : COPIES_MAX;
+  if (t->r->target->family == FAMILY_CUDA) return 0; // on the device, once there is a kernel
   t->tensors = calloc((size_t)t->copies, sizeof *t->tensors);
   if (!t->tensors) return fail(t->err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
   int status = 0;

@@ -13,6 +13,7 @@ struct runner {
   int n;
 };
 
+struct gpu_stage;
 struct tuner {
   const struct tune_request *r;
   struct tune_result *out;
@@ -26,6 +27,8 @@ struct tuner {
   struct runner *runners;   // beside out->candidates
   int64_t repeats;          // executions of a run
   int rival;                // its candidate
+  struct gpu_stage *stage;  // of a CUDA target: its tensors, in place of `tensors`
+  int broken;               // the status of a launch that failed: ends the search
   double start, screened_s; // all that came before the budget counts: screening
   int *order;               // of points, the first to try first; NULL: the model's
   struct error *err;
@@ -37,7 +40,7 @@ bool tuner_go_on(struct tuner *t, const char *phase, int done, int of);
 
 // The problem that is timed: a run of it should take about tuner_run_s.
 extern const double tuner_run_s;
-struct problem tuner_smaller(const struct problem *p);
+struct problem tuner_smaller(const struct problem *p, const struct target *t);
 int tuner_tensors(struct tuner *t); // for out->timed
 int tuner_context(struct tuner *t); // into ctx
 
