@@ -1,4 +1,6 @@
 $let decode = 0
+$# Lane loops have no prefetch.
+$let prefetch = printer == "scalar" ? 0 : prefetch
 $let cols = block_m / lanes
 $# Q and K are multiplied by pairs of bf16, or as f32: c_type. Rows of K and V are then k_width and v_width long, zeros at the end.
 $let mac = pair == 2 ? "dot" : "fma"
@@ -35,6 +37,8 @@ $let k_arg = pack_k ? "" : ", k_stride"
 $let v_arg = pack_v ? "" : ", v_stride"
 $let scale_param = not_prescaled ? ", const float *scale" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
+$# Tiles of a head whose queries see most come first: what workers end with is short.
+$let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
 $assert block_m % lanes == 0, "block_m must be a multiple of the vector lanes"
 $assert pack_k || (kv_as == "" && k_width == head_dim), "K must be packed to be widened or padded"
 $assert pack_v || (kv_as == "" && v_width == head_dim_v && pair == 1), "V must be packed to be paired, widened or padded"
