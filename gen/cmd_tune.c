@@ -25,7 +25,8 @@ static const struct option_row rows[] = {
         .about = "for each problem, as in 30s or 2m (default: 12s)"),
     ROW(OPT_INT, top, .name = "top", .value = "N", .about = "rows of the table (default: 10)", .least = 1,
         .most = 1000),
-    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers (default: 1)", .least = 1, .most = 1024),
+    ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers of a CPU (default: 1)", .least = 1,
+        .most = 1024),
     ROW(OPT_INT, candidates, .name = "candidates", .value = "N",
         .about = "configs that are measured at most (default: as many as the budget allows, up to 96)", .least = 2,
         .most = 4000),
@@ -242,6 +243,7 @@ static int tune_one(struct tuning *t, const char *text, struct error *err) {
     status = fail(err, STROBE_INVALID,
                   "\"%.100s\": no query sees a key, so there is nothing to tune; sizes must be 1 or more", text);
   if (!status) status = cmd_target_here(o->target, &r.problem.spec, &r.target, err);
+  if (!status && r.target->family == FAMILY_CUDA) r.workers = 1; // --threads is for CPUs
   config_clear(&r.base);
   if (!status && o->set) status = config_parse(o->set, &r.base, err);
   if (status) return status;
