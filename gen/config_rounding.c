@@ -17,8 +17,8 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
     [CFG_PACK_K] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_PACK_V] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_KERNEL] = {ROUNDING_MAY, ROUNDING_MAY},
-    // another order of tiles
-    [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_NEVER},
+    // heads side by side share no number; others have chunks and parts of block_h times as many keys
+    [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_MAY},
     // parts have sums of their own
     [CFG_SPLIT] = {ROUNDING_NONE, ROUNDING_MAY},
     // fa2 and fa3 are stages

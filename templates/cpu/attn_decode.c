@@ -22,10 +22,8 @@ $let q_pitch = ceil_div(head_dim, unit) * unit
 $let k_masked = head_dim % unit && kv_as == ""
 $let v_masked = head_dim_v % unit && kv_as == ""
 $let o_pitch = ceil_div(head_dim_v, unit) * unit
-$# What streams prefetch: from where on, a step, and how many elements until the next key.
+$# What is prefetched: from where on, a step, and how many elements until the next key.
 $let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run") : ""
-$let k_next = prefetch ? ", k + start, step, run" : ""
-$let v_next = prefetch ? ", v + start, step, run" : ""
 $let p_wide = dot ? 2 : 1
 $# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
 $let quads = block_m / 4 + (block_m % 4 == 3)
@@ -48,24 +46,36 @@ $include "cpu/decode_start.inc"
 
 $include "cpu/decode_rescale.inc"
 
+$# What is widened takes so many instructions that the hardware's prefetches don't get far enough ahead, and software's do as well.
+$let follow = kv_as == ""
+$let whole_chunk = row_tiles == 1 && follow ? join(K, 0..1, "", "follows(&a->k, w, ${head_dim}) ? width : ${keys}") : join(K, 0..1, "", "${keys}")
+$# A whole row of V takes so many registers of O for each row of P. Where there are too few for all, some rows of P at a time take them,
+$# so that V is read row by row.
+$let o_registers = ceil_div(head_dim_v, unit) * pair
+$let o_most = lanes == 16 ? 16 : 8
+$let first_rows = quads ? 4 : rest
+$let by_rows = !follow || o_registers * first_rows <= o_most || o_registers > o_most ? 0 : first_rows > 2 && o_registers * 2 <= o_most ? 2 : 1
 $for TM in 0..3
   $let tm = 1 << TM
   $let kn = lanes / tm
-  $let is_first = quads ? tm == 4 : tm == rest
+  $let is_first = tm == first_rows
   $if is_first || tm == rest
-    $if is_first
-      $include "cpu/decode_qk.inc" with stream = 1
+    $if !is_first || quads > 1 || follow || !prefetch
+      $include "cpu/decode_qk.inc" with far = 0
 
-    $if !is_first || (tm == 4 && quads > 1)
-      $include "cpu/decode_qk.inc" with stream = 0
+    $if is_first && prefetch
+      $include "cpu/decode_qk.inc" with far = 1
 
     $include "cpu/decode_softmax.inc"
 
-    $if is_first
-      $include "cpu/decode_pv.inc" with stream = 1
+    $if is_first && by_rows
+      $include "cpu/decode_pv_rows.inc"
 
-    $if !is_first || (tm == 4 && quads > 1)
-      $include "cpu/decode_pv.inc" with stream = 0
+    $if !is_first || quads > 1 || !prefetch || (follow && !by_rows)
+      $include "cpu/decode_pv.inc" with far = 0
+
+    $if is_first && prefetch
+      $include "cpu/decode_pv.inc" with far = 1
 
 $# The keys after the last whole block of 16, and those that not all rows see: row by row.
 $include "cpu/decode_qk_edge.inc"
@@ -81,15 +91,28 @@ $if split
 
 // Work items: the rows of ${block_h} KV heads (the query heads of each times q_len, head by head), ${block_m} of each head at a time${split ? join(K, 0..1, "", ", and ${split} keys") : ""}.
 static strobe_i64 row_tiles(const struct strobe_args *a) { return (a->heads / a->heads_kv * a->q_len + ${block_m - 1}) / ${block_m}; }
-static strobe_i64 head_tiles(const struct strobe_args *a) { return (a->heads_kv + ${block_h - 1}) / ${block_h}; }
+$if block_h > 1
+  // Heads whose rows lie side by side are read together, key by key; others one after the other, with scores of as many more keys.
+  static strobe_i64 heads_at_once(const struct strobe_args *a) {
+    return a->k.head_stride < a->k.row_stride && a->v.head_stride < a->v.row_stride ? ${block_h} : 1;
+  }
+$else
+  static strobe_i64 heads_at_once(const struct strobe_args *a) {
+    (void)a;
+    return 1;
+  }
+static strobe_i64 head_tiles(const struct strobe_args *a) { return (a->heads_kv + heads_at_once(a) - 1) / heads_at_once(a); }
 $if split
-  static strobe_i64 splits(const struct strobe_args *a) { return a->kv_len > ${split} ? (a->kv_len + ${split - 1}) / ${split} : 1; }
+  static strobe_i64 part_keys(const struct strobe_args *a) { return ${split * block_h} / heads_at_once(a); }
+  static strobe_i64 splits_of(const struct strobe_args *a, strobe_i64 keys) { return a->kv_len > keys ? (a->kv_len + keys - 1) / keys : 1; }
+  static strobe_i64 splits(const struct strobe_args *a) { return splits_of(a, part_keys(a)); }
 static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a)${split ? " * splits(a)" : ""} : 0; }
 
 $if split
   // What every row has of each split: O, m and l, to be merged.
-  static strobe_i64 workspace_bytes(const struct strobe_args *a) {
-    return splits(a) > 1 ? a->batch * a->heads * a->q_len * splits(a) * ${4 * (o_pitch + 2)} : 0;
+  static strobe_i64 workspace_bytes(const struct strobe_args *a) { // for any strides
+    const strobe_i64 most = splits_of(a, ${split});
+    return most > 1 ? a->batch * a->heads * a->q_len * most * ${4 * (o_pitch + 2)} : 0;
   }
 
   struct partial {
