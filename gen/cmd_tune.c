@@ -109,7 +109,10 @@ static void print_table(const struct tune_result *r, const struct target *t, con
     table_cell(&table, CELL_GOOD, "%s", c == &r->candidates[r->best] ? "best" : "");
     table_cell(&table, CELL_PLAIN, "%.4g", c->ratio * r->candidates[r->default_at].ms);
     table_cell(&table, CELL_PLAIN, "%.3f", c->ratio);
-    table_cell(&table, CELL_FAINT, o->explain ? "%.3f" : "", c->predicted);
+    if (o->explain)
+      table_cell(&table, CELL_FAINT, "%.3f", c->predicted);
+    else
+      table_cell(&table, CELL_FAINT, "%s", "");
     table_cell(&table, CELL_FAINT, "%d", c->runs);
     table_cell(&table, c->is_default ? CELL_FAINT : CELL_PLAIN, "%s", text.failed ? "" : text.data);
     out->failed |= text.failed;
