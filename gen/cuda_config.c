@@ -153,6 +153,18 @@ static int check_shared(const struct instance *i, struct error *err) {
               i->config.v[CFG_STAGES], k.kv_tile, k.shared_bytes, CUDA_SHARED_LIMIT);
 }
 
+// At a mask the first warpgroup skips the blocks that only the last one sees. It waits for K of the block behind them
+// before it gives V back: that of one block less, and of the tile before where tiles are pipelined, must fit the ring.
+static int check_rings(const struct instance *i, struct error *err) {
+  const int *v = i->config.v, skipped = (v[CFG_BLOCK_M] - 64 + v[CFG_BLOCK_N] - 1) / v[CFG_BLOCK_N];
+  const int least = skipped - !v[CFG_FLAT];
+  if (i->spec.mask == MASK_FULL || v[CFG_STAGES] >= least) return 0;
+  return fail(err, STROBE_INVALID,
+              "stages %d with block_m=%d, block_n=%d and a causal mask: a warpgroup that skips %d KV blocks would wait "
+              "for ever; stages=%d or a larger block_n works",
+              v[CFG_STAGES], v[CFG_BLOCK_M], v[CFG_BLOCK_N], skipped, least);
+}
+
 static int check_registers(const struct instance *i, struct error *err) {
   struct cuda_kernel k;
   cuda_derive(i, &k);
@@ -184,6 +196,7 @@ int cuda_config_resolve(const struct spec *s, const struct target *t, const stru
   if (!status && free_o && i.config.v[CFG_O_TMA] == 2 && check_shared(&i, NULL)) i.config.v[CFG_O_TMA] = 0;
   while (!status && free_stages && i.config.v[CFG_STAGES] > 2 && check_shared(&i, NULL)) i.config.v[CFG_STAGES]--;
   if (!status) status = check_shared(&i, err);
+  if (!status) status = check_rings(&i, err);
   if (!status) status = check_registers(&i, err);
   if (!status) *c = i.config;
   return status;
