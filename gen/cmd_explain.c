@@ -293,7 +293,13 @@ static void print_tiles(const struct explained *e, struct buf *out) {
       buf_printf(out,
                  "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
                  (long long)parts, c[CFG_SPLIT]);
-    buf_printf(out, "work items: %lld, for any number of threads\n\n", (long long)decode_items(e));
+    buf_printf(out, "work items: %lld, for any number of threads\n", (long long)decode_items(e));
+    if (c[CFG_BLOCK_H] > 1)
+      buf_printf(
+          out,
+          "heads not side by side, as in (b, h, n, d): a work item each, chunks and parts of %d times as many keys\n",
+          c[CFG_BLOCK_H]);
+    buf_str(out, "\n");
     return;
   }
   if (is_cuda(e)) {

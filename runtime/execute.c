@@ -38,12 +38,15 @@ static void step_body(void *arg, int64_t first, int64_t last, int worker) {
 }
 
 static int run_step(const struct strobe_plan *p, const struct strobe_args *args, const struct strobe_step *step,
-                    char *scratch, struct error *err) {
+                    char *scratch, bool alone, struct error *err) {
   const struct parallel *parallel = &p->context->parallel;
   struct step_call c = {.plan = p, .args = args, .step = step, .scratch = scratch};
   c.n = step ? step->items(args) : reference_step_items(args);
   if (c.n <= 0) return STROBE_OK;
-  parallel->run(parallel->context, c.n, step_body, &c);
+  if (alone)
+    step_body(&c, 0, c.n, 0);
+  else
+    parallel->run(parallel->context, c.n, step_body, &c);
   if (atomic_load(&c.bad_worker))
     return fail(err, STROBE_INVALID, "parallel_for passed a worker that is not in 0 to n_workers - 1, %d",
                 parallel->n_workers - 1);
@@ -55,15 +58,25 @@ static int run_step(const struct strobe_plan *p, const struct strobe_args *args,
   return STROBE_OK;
 }
 
-static int run_steps(const struct strobe_plan *p, struct strobe_args *args, char *workspace, struct error *err) {
+static int run_all(const struct strobe_plan *p, struct strobe_args *args, char *workspace, bool alone,
+                   struct error *err) {
   const struct strobe_kernel *k = p->kernel;
-  if (!k) return run_step(p, args, NULL, workspace, err);
+  if (!k) return run_step(p, args, NULL, workspace, alone, err);
   args->workspace = workspace;
   if (k->workspace_bytes && k->workspace_bytes(args) > (strobe_i64)p->shared_bytes)
     return fail(err, STROBE_INTERNAL, "the kernel's workspace depends on more than the problem's sizes");
   int status = STROBE_OK;
   for (unsigned i = 0; i < k->n_steps && !status; i++)
-    status = run_step(p, args, &k->step[i], workspace + p->shared_bytes, err);
+    status = run_step(p, args, &k->step[i], workspace + p->shared_bytes, alone, err);
+  return status;
+}
+
+// Small work is this thread's alone unless the pool's are awake. A caller's parallel-for always gets it.
+static int run_steps(const struct strobe_plan *p, struct strobe_args *args, char *workspace, struct error *err) {
+  struct pool *pool = p->small ? p->context->pool : NULL;
+  if (!pool) return run_all(p, args, workspace, false, err);
+  const int status = run_all(p, args, workspace, !pool_is_warm(pool, pool_clock()), err);
+  pool_ended(pool, pool_clock());
   return status;
 }
 

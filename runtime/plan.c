@@ -160,6 +160,17 @@ static int lay_out(struct strobe_plan *p, struct error *err) {
   return workspace_create(p->workspace_bytes, &p->workspace, err);
 }
 
+// By a cautious guess at what one thread does in a second: waking another takes 20 to 40 microseconds.
+static bool is_small(const struct strobe_plan *p) {
+  const double least_s = 50e-6, bytes_per_s = 20e9;
+  const struct spec *s = &p->problem.spec;
+  const struct target *t = p->instance.target;
+  const double flops_per_s = !p->kernel ? 1e8 : !t->vregs ? 5e9 : 5e9 * t->lanes;
+  const double keys = (double)p->problem.batch * (double)p->problem.heads_kv * (double)p->problem.kv_len;
+  const double bytes = keys * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
+  return problem_flops(&p->problem) / flops_per_s < least_s && bytes / bytes_per_s < least_s;
+}
+
 // As many threads as its largest step has work for: an execution then starts none.
 static void start_threads(const struct strobe_plan *p) {
   const struct strobe_args args = plan_args(p);
@@ -205,6 +216,7 @@ static int set_up(struct strobe_plan *p, const char *problem, const struct strob
   if (!status) status = lay_out(p, err);
   if (!status) status = describe(p, err);
   if (!status) start_threads(p);
+  if (!status) p->small = is_small(p);
   return status;
 }
 

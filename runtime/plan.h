@@ -25,6 +25,7 @@ struct strobe_plan {
   size_t shared_bytes;         // of the workspace, used by all workers; then n_workers pieces of
   size_t scratch_bytes;        // bytes of their own; both multiples of 64
   size_t workspace_bytes;      // all of it
+  bool small;                  // takes less time on one thread than it takes to wake another
   struct workspace *workspace; // for executions whose caller has none; NULL: no kernel here wants any
 
   struct buf name, config, why, tuned;

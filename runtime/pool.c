@@ -9,9 +9,10 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { CHUNKS_PER_WORKER = 8, CHUNK_MAX = 8, SPINS = 2000 };
+enum { CHUNKS_PER_WORKER = 8, CHUNK_MAX = 8, SPINS = 2000, WARM_NS = 20000 };
 
 // One call of parallel_for, on its caller's stack and on the pool's list until nobody works on it any more.
 struct job {
@@ -28,7 +29,9 @@ struct pool {
   pthread_mutex_t lock;      // of jobs, joined, n_threads and stop
   pthread_cond_t work, left; // a job has come; the last worker has left a job
   struct job *jobs;
-  atomic_uint posted; // jobs ever: what a worker that has just run out of work watches for a while
+  atomic_uint posted;  // jobs ever: what a worker that has just run out of work watches for a while
+  atomic_int watching; // workers that do
+  atomic_llong ended;  // when small work last did, by pool_clock
   int n_workers, n_threads, generation, spins;
   bool stop;
   pthread_t thread[];
@@ -61,7 +64,9 @@ static struct job *open_job(const struct pool *p) {
 static void wait_for_work(struct pool *p) {
   const unsigned seen = atomic_load(&p->posted);
   pthread_mutex_unlock(&p->lock);
+  atomic_fetch_add(&p->watching, 1);
   for (int i = 0; i < p->spins && atomic_load(&p->posted) == seen; i++) pause_cpu();
+  atomic_fetch_sub(&p->watching, 1);
   pthread_mutex_lock(&p->lock);
   if (!p->stop && !open_job(p)) pthread_cond_wait(&p->work, &p->lock);
 }
@@ -154,6 +159,18 @@ void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg) {
   withdraw(p, &j);
 }
 
+int64_t pool_clock(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+bool pool_is_warm(struct pool *p, int64_t now) {
+  return atomic_load(&p->watching) > 0 || now - atomic_load(&p->ended) < WARM_NS;
+}
+
+void pool_ended(struct pool *p, int64_t now) { atomic_store(&p->ended, now); }
+
 // ---- the pool -----------------------------------------------------------------------------------
 
 // A CPU set of the size that this kernel needs, which may be more than cpu_set_t has room for.
@@ -184,6 +201,7 @@ int pool_create(int n_workers, struct pool **out, struct error *err) {
   struct pool *p = calloc(1, sizeof *p + (size_t)n_workers * sizeof *p->thread);
   if (!p) return fail(err, STROBE_NO_MEMORY, "no memory for %d workers", n_workers);
   p->n_workers = n_workers;
+  atomic_store(&p->ended, INT64_MIN / 2);
   p->generation = fork_generation();
   p->spins = n_workers <= allowed_cpus() ? SPINS : 0; // who spins where CPUs are short keeps others from working
   pthread_mutex_init(&p->lock, NULL);                 // of default kind: glibc and musl do not fail here

@@ -7,6 +7,8 @@
 #include "../gen/error.h"
 #include "strobe.h"
 
+#include <stdbool.h>
+
 struct pool;
 
 // Threads start when there is work for them, up to n_workers - 1; the caller of parallel_for is the first worker. Any
@@ -14,6 +16,12 @@ struct pool;
 int pool_create(int n_workers, struct pool **out, struct error *err);
 void pool_destroy(struct pool *p); // waits for its threads; NULL is allowed
 int pool_threads(struct pool *p);  // that are running now, without callers
+// Whether small work is worth sharing out at this time (of pool_clock): a thread is awake, or the last work ended so
+// little ago that more of it seems to follow. To wake a thread takes longer than small work does.
+bool pool_is_warm(struct pool *p, int64_t now);
+void pool_ended(struct pool *p, int64_t now); // work ended, whoever did it
+int64_t pool_clock(void);                     // nanoseconds, monotonic
+
 // The threads that a parallel-for over n items would start, or as many as can be had: later ones of that size or less
 // start none, and so allocate nothing.
 void pool_start(struct pool *p, int64_t n);

@@ -23,8 +23,8 @@ double probe_compute(const struct spec *s, const struct target *t, double ms);
 // is held against. Choose bytes well above the last-level cache (or above what the kernel under test reads, if that is
 // cached too).
 struct probe_reader;
-// Allocates and touches the buffer, then times each of the six variants for ms. bytes is rounded up to a multiple of
-// 256 KB. STROBE_INVALID (bytes 0 or more than 2^40), STROBE_NO_MEMORY.
+// Allocates and touches the buffer, then times each of the six variants three times for ms. bytes is rounded up to a
+// multiple of 256 KB. STROBE_INVALID (bytes 0 or more than 2^40), STROBE_NO_MEMORY.
 int probe_reader_create(size_t bytes, double ms, struct probe_reader **out, struct error *err);
 // GB/s (10^9 bytes) of the best variant in a burst of about ms; it goes on where the last burst ended.
 double probe_reader_run(struct probe_reader *r, double ms);

@@ -218,6 +218,7 @@ static void executes_without_memory(strobe_context *ctx, int i) {
   for (int own = 0; own < 2; own++) {
     io.workspace = own ? NULL : memory;
     memset(t.memory[TENSOR_O], 0xff, t.bytes[TENSOR_O]);
+    if (ctx->pool) pool_ended(ctx->pool, INT64_MAX / 2); // shares out small work too
     faults = (struct faults){.on = true, .fail_at = 1, .lasting = true};
     const enum strobe_status status = strobe_execute(plan, &io);
     faults.on = false;

@@ -231,6 +231,37 @@ static void colours_only_on_a_terminal(void **state) {
   unsetenv("NO_COLOR");
 }
 
+// Parts of a sequence and work items, from the problem alone: as text, as JSON, and why.
+static void explain_says_how_decode_is_split(void **state) {
+  (void)state;
+  static const struct {
+    const char *problem;
+    int parts, keys, items;
+    const char *why;
+  } cases[] = {{"d128:bf16:b1h32/8q1k8192", 8, 1024, 8, "from the problem alone"},
+               {"d128:f32:b2h32/8q1k8192", 16, 512, 32, "from the problem alone"},
+               {"d128:bf16:b1h32/8q1k8192 --set split=4096", 2, 4096, 2, "given"},
+               {"d128:bf16:b64h32/8q1k8192", 1, 0, 64, "enough for all cores, or too few keys"},
+               {"d128:bf16:b1h32/8q1k512", 1, 0, 1, "enough for all cores, or too few keys"},
+               {"d128:bf16:b1h32/8q1k8192 --set block_h=2,split=0", 1, 0, 4, "given"}};
+  for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    char arguments[120], text[80];
+    snprintf(arguments, sizeof arguments, "explain %s --target avx512bf16", cases[i].problem);
+    const struct outcome *o = works(arguments);
+    snprintf(text, sizeof text, "split: %d parts of %d keys", cases[i].parts, cases[i].keys);
+    if (!strstr(o->out, text) != (cases[i].parts == 1)) fail_msg("%s: %s\n%s", arguments, text, o->out);
+    snprintf(text, sizeof text, "work items: %d, for any number of threads", cases[i].items);
+    if (!strstr(o->out, text) || !strstr(o->out, cases[i].why)) fail_msg("%s: %s\n%s", arguments, text, o->out);
+    snprintf(arguments, sizeof arguments, "explain %s --target avx512bf16 --json", cases[i].problem);
+    o = works(arguments);
+    snprintf(text, sizeof text, "\"splits\": %d", cases[i].parts);
+    if (!strstr(o->out, text)) fail_msg("%s: %s\n%s", arguments, text, o->out);
+    snprintf(text, sizeof text, "\"work_items\": %d", cases[i].items);
+    if (!strstr(o->out, text)) fail_msg("%s: %s\n%s", arguments, text, o->out);
+  }
+  assert_null(strstr(works("explain d128:bf16:b1h8q512k512 --json")->out, "work_items"));
+}
+
 static void progress_only_on_a_terminal(void **state) {
   (void)state;
   static const char slow[] = "bench d32:f32:b1h1q16k16 --runs 35", wipe[] = "\r\033[K";
@@ -257,6 +288,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(the_quick_suite_passes),
       cmocka_unit_test(seeds_change_the_inputs),
       cmocka_unit_test(the_manual_has_every_option),
+      cmocka_unit_test(explain_says_how_decode_is_split),
       cmocka_unit_test(colours_only_on_a_terminal),
       cmocka_unit_test(progress_only_on_a_terminal),
   };

@@ -99,6 +99,18 @@ static void test_start(void **state) {
   pool_destroy(p);
 }
 
+// Small work is shared out while it comes in a row.
+static void test_warm(void **state) {
+  (void)state;
+  struct pool *p = pool_of(WORKERS); // of which no thread is awake: none has started
+  const int64_t now = pool_clock();
+  assert_false(pool_is_warm(p, now));
+  pool_ended(p, now);
+  assert_true(pool_is_warm(p, now + 1000));
+  assert_false(pool_is_warm(p, now + 1000000));
+  pool_destroy(p);
+}
+
 struct caller {
   struct pool *pool;
   atomic_int failures;
@@ -240,6 +252,7 @@ int main(void) {
       cmocka_unit_test(test_every_item_once),
       cmocka_unit_test(test_threads_on_demand),
       cmocka_unit_test(test_start),
+      cmocka_unit_test(test_warm),
       cmocka_unit_test(test_many_callers),
       cmocka_unit_test(test_nested),
       cmocka_unit_test(test_no_threads_to_be_had),
