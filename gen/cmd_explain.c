@@ -126,7 +126,7 @@ static int explain(const char *text, const struct explain_options *o, struct exp
   if (!status) status = o->target ? cmd_target(o->target, &t, err) : cmd_target_here(NULL, &e->problem.spec, &t, err);
   config_clear(&e->given);
   if (!status && o->set) status = config_parse(o->set, &e->given, err);
-  if (!status && !o->set && t->family == FAMILY_CPU) take_tuned(e, t);
+  if (!status && !o->set) take_tuned(e, t);
   if (!status) status = cmd_instance(&e->problem, t, o->set, &e->instance, err);
   if (!status && e->tuned) {
     e->instance.config = e->given;

@@ -1,5 +1,7 @@
 // The command line on a GPU target, with tests/fake_cuda.c in place of the driver and of NVRTC: what is printed, and
 // what is refused. Times are made up, results are not computed.
+#include "../runtime/tune_db.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,6 +56,25 @@ static void jit(void **state) {
   setenv("XDG_CACHE_HOME", dir, 1);
 }
 
+// What a plan would take is what explain shows.
+static void explain_knows_the_record(void **state) {
+  (void)state;
+  struct problem p;
+  struct tune_record r = {.config = "block_n=64,stages=3", .mark = TUNE_BEST, .ms = 1, .default_ms = 2, .runs = 30};
+  assert_int_equal(problem_parse("d128:bf16:b1h2q512k512", &p, NULL), 0);
+  assert_int_equal(problem_complete(&p, NULL), 0);
+  tune_key_of(&p, target_find("sm90a"), 1, &r.key);
+  assert_string_equal(r.key.machine, "fake");
+  assert_int_equal(tune_db_update(path_of("t.txt"), &r, 1, NULL), 0);
+  const char *const kept = getenv("STROBE_DB");
+  setenv("STROBE_DB", path_of("t.txt"), 1);
+  const struct outcome *o = works("explain d128:bf16:b1h2q512k512 --target sm90a");
+  assert_non_null(strstr(o->out, "64          tuned      measured on this machine"));
+  if (kept) setenv("STROBE_DB", kept, 1);
+  unlink(path_of("t.txt"));
+  unlink(path_of("t.txt.lock"));
+}
+
 static void refusals(void **state) {
   (void)state;
   refuses("bench --target sm90a", "PROBLEM... is missing", "--suite hopper");
@@ -78,6 +99,7 @@ static int start(void **state) {
 int main(int argc, char **argv) {
   (void)argc;
   if (!find_binary(argv[0]) || !make_directory()) return 1;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(suite), cmocka_unit_test(jit), cmocka_unit_test(refusals)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(suite), cmocka_unit_test(jit),
+                                     cmocka_unit_test(explain_knows_the_record), cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, start, remove_directory);
 }
