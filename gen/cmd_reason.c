@@ -67,7 +67,7 @@ static void why_prefetch(const struct facts *f, struct buf *out) {
 static void why_pack_k(const struct facts *f, struct buf *out) {
   buf_str(out, f->one_tile        ? "one tile of queries reads K once"
                : f->v[CFG_PACK_K] ? "tiles of queries share the copy"
-                                  : "few tiles of queries: a copy takes longer than it saves");
+                                  : "rows are read whole and prefetched: for so few queries a copy takes longer than it saves");
 }
 
 static void why_pack_v(const struct facts *f, struct buf *out) {

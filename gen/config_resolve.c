@@ -29,7 +29,7 @@ static const struct cpu_defaults vector_defaults = {.cols = 4,
                                                     .stages = 2,
                                                     .prefetch = 8,
                                                     .block_n_full = {128, 256},
-                                                    .copy_k_from = 513,
+                                                    .copy_k_from = 2049,
                                                     .exp_f32 = EXP_TABLE2,
                                                     .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
