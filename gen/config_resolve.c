@@ -13,6 +13,7 @@ enum {
   MAX_COLS = 4,
   BLOCK_N_MAX = 512,
   PREFETCH_MAX = 64,
+  LONG_CAUSAL = 4096, // keys
   EXP_TEMPS = 4
 };
 
@@ -298,12 +299,12 @@ static void set_default(int *field, int value) {
 
 // The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
 // Where S of a longer block fits the first-level cache (few registers), or O is rescaled twice as often per
-// multiply-add (pairs), blocks are longer; at the diagonal they would be waste.
+// multiply-add (pairs), blocks are longer; at the diagonal they would be waste, unless there are many beside it.
 static int default_block_n(const struct resolver *r, const struct problem *p) {
   const struct cpu_defaults *d = defaults_of(r->t);
   const int64_t keys = !p ? -1 : p->kv_len >= 0 ? p->kv_len : p->q_len;
   const int full = d->block_n_full[r->pairs], tile_n = r->v[CFG_TILE_N];
-  const int block_n = r->s->mask == MASK_FULL && (keys < 0 || keys >= full) ? full : d->block_n;
+  const int block_n = (r->s->mask == MASK_FULL ? keys < 0 || keys >= full : keys >= LONG_CAUSAL) ? full : d->block_n;
   const int step = block_n_step(r);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;
   for (int smaller = block_n; smaller > 0; smaller -= step)
