@@ -68,13 +68,40 @@ static int execute(struct bench_case *c, int64_t repeats, double *seconds, struc
 
 // ---- setting up ----
 
+// One after the other, in memory that is freed as a whole.
+static void *arena_alloc(void *context, size_t bytes) {
+  struct bench_case *c = context;
+  const size_t rounded = (bytes + 63) / 64 * 64;
+  if (rounded > c->arena_bytes - c->arena_used) return NULL;
+  c->arena_used += rounded;
+  return c->arena + c->arena_used - rounded;
+}
+
+static void arena_free(void *context, void *data, size_t bytes) { (void)context, (void)data, (void)bytes; }
+
+static int make_arena(struct bench_case *c, struct error *err) {
+  const struct problem *p = &c->problem;
+  const struct spec *s = &p->spec;
+  const double q = (double)(p->batch * p->heads) * (double)p->q_len,
+               k = (double)(p->batch * p->heads_kv) * (double)p->kv_len;
+  const double each = q * (s->head_dim * dtype_table[s->q].bytes + s->head_dim_v * dtype_table[s->o].bytes + 4) +
+                      k * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
+  const double all = (double)c->copies * (each + 64 * TENSOR_COUNT) + 4096;
+  c->arena_bytes = all < 1e15 ? (size_t)all / 4096 * 4096 + 4096 : 0;
+  c->arena = c->arena_bytes ? aligned_alloc(4096, c->arena_bytes) : NULL;
+  return c->arena ? 0 : fail(err, STROBE_NO_MEMORY, "no memory for %lld copies of the tensors", (long long)c->copies);
+}
+
 static int make_readers(struct bench_case *c, struct error *err) {
   c->readers = calloc((size_t)c->threads, sizeof(struct probe_reader *));
   if (!c->readers) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
-  // As much as the kernel reads in a turn of the copies, so that both find it in the same cache, or in none.
-  const size_t bytes = (size_t)(least_bytes(c) * (double)c->copies / c->threads) + 1;
+  // The copies themselves: the same pages, and as much as the kernel reads in a turn of them. Very little, as much of
+  // other memory.
+  const size_t bytes = c->arena_used / (size_t)c->threads / 64 * 64, few = 1 << 18;
   int status = 0;
-  for (int i = 0; i < c->threads && !status; i++) status = probe_reader_create(bytes, 2, &c->readers[i], err);
+  for (int i = 0; i < c->threads && !status; i++)
+    status = bytes < few ? probe_reader_create(bytes + 1, 2, &c->readers[i], err)
+                         : probe_reader_over(c->arena + (size_t)i * bytes, bytes, 2, &c->readers[i], err);
   return status;
 }
 
@@ -84,10 +111,11 @@ static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed,
   c->copies = copies > MOST_COPIES ? MOST_COPIES : (int64_t)copies;
   c->tensors = calloc((size_t)c->copies, sizeof *c->tensors);
   if (!c->tensors) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");
-  int status = 0;
+  const struct tensor_allocator from_arena = {arena_alloc, arena_free, c};
+  int status = cold ? make_arena(c, err) : 0;
   for (int64_t i = 0; i < c->copies && !status; i++) {
     struct tensors *t = &c->tensors[i];
-    status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), NULL, t, err);
+    status = tensors_create(&c->problem, layout, 0, default_scale(&c->problem.spec), cold ? &from_arena : NULL, t, err);
     t->args.kv_lens = c->kv_lens;
     t->args.kv_lens_bytes = sizeof *c->kv_lens;
     if (!status && !i) status = inputs_fill(&c->problem.spec, &t->args, input_kind_find("normal"), seed, err);
@@ -137,6 +165,7 @@ void bench_case_close(struct bench_case *c) {
   strobe_plan_destroy(c->plan);
   for (int64_t t = 0; c->tensors && t < c->copies; t++) tensors_free(&c->tensors[t]);
   free(c->tensors);
+  free(c->arena);
   free(c->kv_lens);
   free(c->workspace);
   free(c->seconds);

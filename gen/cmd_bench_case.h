@@ -19,6 +19,8 @@ struct bench_case {
   int64_t *kv_lens;            // NULL: all kv_len
   const struct target *target; // what the peak is of
   struct tensors *tensors; // copies of one set, taken in turn: a decode step finds K and V in memory, not in a cache
+  char *arena;             // what they lie in, so that the read probe reads the same pages; NULL: memory of their own
+  size_t arena_bytes, arena_used;
   int64_t copies, next;
   strobe_plan *plan;
   struct strobe_plan_info info;

@@ -23,9 +23,13 @@ double probe_compute(const struct spec *s, const struct target *t, double ms);
 // is held against. Choose bytes well above the last-level cache (or above what the kernel under test reads, if that is
 // cached too).
 struct probe_reader;
-// Allocates and touches the buffer, then times each of the six variants three times for ms. bytes is rounded up to a
+// Allocates and touches the buffer, then times each of the six variants five times for ms. bytes is rounded up to a
 // multiple of 256 KB. STROBE_INVALID (bytes 0 or more than 2^40), STROBE_NO_MEMORY.
 int probe_reader_create(size_t bytes, double ms, struct probe_reader **out, struct error *err);
+// The same over memory of the caller's, which stays and has been touched: what a kernel read from these very pages
+// would be held against (pages of one process may differ by a fifth). A multiple of 256 KB of it is read.
+// STROBE_INVALID (fewer bytes than that, or data not 64-byte aligned), STROBE_NO_MEMORY.
+int probe_reader_over(const void *data, size_t bytes, double ms, struct probe_reader **out, struct error *err);
 // GB/s (10^9 bytes) of the best variant in a burst of about ms; it goes on where the last burst ended.
 double probe_reader_run(struct probe_reader *r, double ms);
 const char *probe_reader_best(const struct probe_reader *r); // "2 streams, prefetch"

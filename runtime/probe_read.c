@@ -1,11 +1,12 @@
 // Read-bandwidth probe: loads of 64 bytes with nothing done to them but an exclusive or.
 #include "probe.h"
 
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PIECE = 64 * 1024, AHEAD = 8 * 1024, VARIANTS = 6 }; // bytes read between looks at the clock; prefetch distance
-enum { ROUNDS = 3 };                                        // of the variants, in turn: a slow moment must not decide
+enum { ROUNDS = 5, STEP = 4 * PIECE };                      // of the variants, in turn: a slow moment must not decide
 
 typedef unsigned long long block __attribute__((vector_size(64), aligned(64), may_alias));
 
@@ -39,8 +40,8 @@ typedef unsigned long long reader(const char *data, size_t bytes, size_t apart);
   READ(ISA##_2, TARGET, 2, 0)                                                                                          \
   READ(ISA##_2p, TARGET, 2, 1)                                                                                         \
   READ(ISA##_4, TARGET, 4, 0)                                                                                          \
-  READ(ISA##_4p, TARGET, 4, 1) static reader *const ISA[VARIANTS] = {ISA##_1,  ISA##_1p, ISA##_2,                      \
-                                                                     ISA##_2p, ISA##_4,  ISA##_4p};
+  READ(ISA##_4p, TARGET, 4, 1)                                                                                         \
+  static reader *const ISA[VARIANTS] = {ISA##_1, ISA##_1p, ISA##_2, ISA##_2p, ISA##_4, ISA##_4p};
 
 READERS(plain, )
 #if defined(__x86_64__)
@@ -55,8 +56,9 @@ static const struct {
                         {"4 streams", 4}, {"4 streams, prefetch", 4}};
 
 struct probe_reader {
-  char *data;
-  size_t bytes; // a multiple of 4 PIECE
+  const char *data;
+  char *own;    // to be freed
+  size_t bytes; // a multiple of STEP
   reader *const *readers;
   int best;
   size_t at[VARIANTS]; // where each variant goes on, within its streams
@@ -84,20 +86,15 @@ static reader *const *readers_here(void) {
   return plain;
 }
 
-int probe_reader_create(size_t bytes, double ms, struct probe_reader **out, struct error *err) {
-  *out = NULL;
-  if (bytes == 0 || bytes > (size_t)1 << 40)
-    return fail(err, STROBE_INVALID, "read probe: buffer of %zu bytes; allowed: 1 to 2^40", bytes);
-  bytes = (bytes + 4 * PIECE - 1) / (4 * PIECE) * (4 * PIECE);
+// Takes `own` over, also when it fails.
+static int open_reader(const char *data, size_t bytes, char *own, double ms, struct probe_reader **out,
+                       struct error *err) {
   struct probe_reader *r = calloc(1, sizeof *r);
-  char *data = aligned_alloc(4096, bytes + AHEAD); // prefetches run ahead of the last stream
-  if (!r || !data) {
-    free(r);
-    free(data);
-    return fail(err, STROBE_NO_MEMORY, "no memory for the read probe's buffer of %zu bytes", bytes);
+  if (!r) {
+    free(own);
+    return fail(err, STROBE_NO_MEMORY, "no memory for the read probe");
   }
-  memset(data, 1, bytes + AHEAD);
-  *r = (struct probe_reader){.data = data, .bytes = bytes, .readers = readers_here()};
+  *r = (struct probe_reader){.data = data, .own = own, .bytes = bytes, .readers = readers_here()};
   double most = 0;
   for (int i = 0; i < ROUNDS * VARIANTS; i++) {
     const double speed = read_burst(r, i % VARIANTS, ms);
@@ -107,12 +104,31 @@ int probe_reader_create(size_t bytes, double ms, struct probe_reader **out, stru
   return 0;
 }
 
+int probe_reader_create(size_t bytes, double ms, struct probe_reader **out, struct error *err) {
+  *out = NULL;
+  if (bytes == 0 || bytes > (size_t)1 << 40)
+    return fail(err, STROBE_INVALID, "read probe: buffer of %zu bytes; allowed: 1 to 2^40", bytes);
+  bytes = (bytes + STEP - 1) / STEP * STEP;
+  char *data = aligned_alloc(4096, bytes + AHEAD); // prefetches run ahead of the last stream
+  if (!data) return fail(err, STROBE_NO_MEMORY, "no memory for the read probe's buffer of %zu bytes", bytes);
+  memset(data, 1, bytes + AHEAD);
+  return open_reader(data, bytes, data, ms, out, err);
+}
+
+int probe_reader_over(const void *data, size_t bytes, double ms, struct probe_reader **out, struct error *err) {
+  *out = NULL;
+  if (bytes < STEP || (uintptr_t)data % sizeof(block))
+    return fail(err, STROBE_INVALID, "read probe: %zu bytes at %p; must be at least %d, 64-byte aligned", bytes, data,
+                STEP);
+  return open_reader(data, bytes / STEP * STEP, NULL, ms, out, err);
+}
+
 double probe_reader_run(struct probe_reader *r, double ms) { return read_burst(r, r->best, ms); }
 
 const char *probe_reader_best(const struct probe_reader *r) { return variants[r->best].name; }
 
 void probe_reader_free(struct probe_reader *r) {
   if (!r) return;
-  free(r->data);
+  free(r->own);
   free(r);
 }

@@ -297,6 +297,15 @@ static void machine(void **state) {
   assert_non_null(strstr(probe_reader_best(reader), "stream"));
   probe_reader_free(reader);
   assert_int_equal(probe_reader_create(0, 1, &reader, NULL), STROBE_INVALID);
+  char *memory = aligned_alloc(64, 1 << 19);
+  assert_non_null(memory);
+  memset(memory, 1, 1 << 19);
+  assert_int_equal(probe_reader_over(memory, 1 << 19, 0.1, &reader, NULL), 0);
+  assert_true(probe_reader_run(reader, 0.5) > 0);
+  probe_reader_free(reader); // and not the memory
+  assert_int_equal(probe_reader_over(memory, 1 << 17, 0.1, &reader, NULL), STROBE_INVALID);
+  assert_int_equal(probe_reader_over(memory + 1, 1 << 18, 0.1, &reader, NULL), STROBE_INVALID);
+  free(memory);
 }
 
 // A kernel that multiplies whole blocks spreads a bad V to rows of the same 64 that do not see the key; no further.
