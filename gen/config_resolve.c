@@ -21,8 +21,8 @@ enum {
 struct cpu_defaults {
   int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
   int block_n_full[2];                                 // without a mask, from as many keys on: of f32 and of bf16 pairs
-  int copy_k_from;                 // queries that pay for a copy of K; fewer read it in place where they can
-  enum exp_kind exp_f32, exp_bf16; // by P's dtype
+  int copy_k_from[2];                                  // queries that pay for a copy of K, without a mask and with one
+  enum exp_kind exp_f32, exp_bf16;                     // by P's dtype
 };
 static const struct cpu_defaults vector_defaults = {.cols = 4,
                                                     .block_n = 128,
@@ -30,7 +30,7 @@ static const struct cpu_defaults vector_defaults = {.cols = 4,
                                                     .stages = 2,
                                                     .prefetch = 8,
                                                     .block_n_full = {128, 256},
-                                                    .copy_k_from = 2049,
+                                                    .copy_k_from = {2048, 2049},
                                                     .exp_f32 = EXP_TABLE2,
                                                     .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
@@ -333,7 +333,7 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   // A copy pays when enough query blocks read it. QK reads whole rows, PV a few columns of many: a copy of V pays
   // sooner.
   const bool known = p && p->q_len >= 0, one_block = known && p->q_len <= v[CFG_BLOCK_M];
-  const bool few = one_block || (known && p->q_len < d->copy_k_from);
+  const bool few = one_block || (known && p->q_len < d->copy_k_from[r->s->mask != MASK_FULL]);
   set_default(&v[CFG_PACK_K], few && !must_pack(r, false) ? 0 : 1);
   set_default(&v[CFG_PACK_V], one_block && !must_pack(r, true) ? 0 : 1);
 }
