@@ -69,7 +69,13 @@ static void matches_golden(const char *name, const char *text) {
   size_t len;
   char *want = read_golden(name, &len);
   if (!want) fail_msg("tests/golden/%s is missing", name);
-  assert_string_equal(text, want);
+  int line = 1;
+  size_t same = 0, start = 0; // of the line
+  for (; text[same] && text[same] == want[same]; same++)
+    if (text[same] == '\n') line++, start = same + 1;
+  if (text[same] != want[same])
+    fail_msg("tests/golden/%s, line %d: \"%.*s\" was \"%.*s\"; STROBE_UPDATE_GOLDEN=1 writes it anew", name, line,
+             (int)strcspn(text + start, "\n"), text + start, (int)strcspn(want + start, "\n"), want + start);
   free(want);
 }
 

@@ -255,11 +255,14 @@ KERNEL void qk_block(const float *k, const float *qt, float *score, float *block
       s1_0 = _mm512_setzero_ps();
     }
     for (int chunk = 0; chunk < 32; chunk += 8) {
+      const float *ahead = k + 8 * 32;
       {
       // head_dim 0
         q0 = _mm512_loadu_ps(qt);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[32]), s1_0);
+        _mm_prefetch((const char *)(ahead), _MM_HINT_T0);
+        _mm_prefetch((const char *)(ahead + 32), _MM_HINT_T0);
       // head_dim 1
         q0 = _mm512_loadu_ps(qt + 16);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[1]), s0_0);
@@ -412,49 +415,63 @@ KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *
     }
     int t = keys / 1;
     for (; t >= 8; t -= 8) {
+      const float *ahead = v + 8 * 32;
       {
         q0 = _mm512_loadu_ps(p);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[0]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[1]), s1_0);
+        _mm_prefetch((const char *)(ahead), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 16);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[32]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[33]), s1_0);
+        _mm_prefetch((const char *)(ahead + 32), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 32);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[64]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[65]), s1_0);
+        _mm_prefetch((const char *)(ahead + 64), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 48);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[96]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[97]), s1_0);
+        _mm_prefetch((const char *)(ahead + 96), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 64);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[128]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[129]), s1_0);
+        _mm_prefetch((const char *)(ahead + 128), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 80);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[160]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[161]), s1_0);
+        _mm_prefetch((const char *)(ahead + 160), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 96);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[192]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[193]), s1_0);
+        _mm_prefetch((const char *)(ahead + 192), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 112);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[224]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[225]), s1_0);
+        _mm_prefetch((const char *)(ahead + 224), _MM_HINT_T0);
       }
       p += 128;
       v += 8 * 32;
     }
     for (; t > 0; t -= 4) {
+      const float *ahead = v + 8 * 32;
       {
         q0 = _mm512_loadu_ps(p);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[0]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[1]), s1_0);
+        _mm_prefetch((const char *)(ahead), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 16);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[32]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[33]), s1_0);
+        _mm_prefetch((const char *)(ahead + 32), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 32);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[64]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[65]), s1_0);
+        _mm_prefetch((const char *)(ahead + 64), _MM_HINT_T0);
         q0 = _mm512_loadu_ps(p + 48);
         s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[96]), s0_0);
         s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(v[97]), s1_0);
+        _mm_prefetch((const char *)(ahead + 96), _MM_HINT_T0);
       }
       p += 64;
       v += 4 * 32;
@@ -1037,7 +1054,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
   }
 }
 
-const struct strobe_kernel attn_fwd_d32_f32_m16n32s1_avx512_044cda6a = {
+const struct strobe_kernel attn_fwd_d32_f32_m16n32s1_avx512_d7942d5a = {
   STROBE_ABI,
   2,
   6464,
