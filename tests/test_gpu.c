@@ -1,7 +1,6 @@
 // Kernels on a GPU, without one: the runtime's calls go to tests/fake_cuda.c, which counts what it hands out, fails
 // where it is told to, and computes attention on the host from the tensor maps and parameters of a launch.
 #include <dirent.h>
-#include <dlfcn.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -22,28 +21,18 @@
 #include "../runtime/gpu_cache.h"
 #include "../runtime/gpu_driver.h"
 #include "../runtime/verify.h"
-#include "fake_cuda.h"
 
 #include <cmocka.h>
 
-static struct fake_cuda *fake;
+#include "fake_driver.h"
+
 static char home[] = "/tmp/strobe-gpu-XXXXXX", cache[64];
 
 static int start(void **state) {
   (void)state;
-  char path[PATH_MAX] = "";
-  const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
-  if (n < 0 || !mkdtemp(home)) return -1;
-  path[n] = 0;
-  strcpy(strrchr(path, '/'), "/fake_cuda.so");
-  setenv("STROBE_CUDA_DRIVER", path, 1);
-  setenv("STROBE_NVRTC", path, 1);
-  setenv("XDG_CACHE_HOME", home, 1);
+  const int status = use_fake_driver(home);
   snprintf(cache, sizeof cache, "%s/strobe", home);
-  void *library = dlopen(path, RTLD_NOW);
-  fake = library ? dlsym(library, "fake_cuda") : NULL;
-  if (!fake) fprintf(stderr, "%s\n", dlerror());
-  return fake ? 0 : -1;
+  return status;
 }
 
 // ---- the cache's folder ----

@@ -1,7 +1,5 @@
 // The tuner on a GPU target, with tests/fake_cuda.c in place of the driver and of NVRTC: results are computed on the
 // host, times are made up.
-#include <dlfcn.h>
-#include <limits.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -14,28 +12,18 @@
 // cmocka has a macro of the same name as a function of ours.
 #include "../runtime/strobe.h"
 #include "../runtime/tune.h"
-#include "fake_cuda.h"
 
 #include <cmocka.h>
 
-static struct fake_cuda *fake;
+#include "fake_driver.h"
+
 static char home[] = "/tmp/strobe-tune-gpu-XXXXXX", db_path[96];
 
 static int start(void **state) {
   (void)state;
-  char path[PATH_MAX] = "";
-  const ssize_t n = readlink("/proc/self/exe", path, sizeof path - 32);
-  if (n < 0 || !mkdtemp(home)) return -1;
-  path[n] = 0;
-  strcpy(strrchr(path, '/'), "/fake_cuda.so");
+  if (use_fake_driver(home)) return -1;
   snprintf(db_path, sizeof db_path, "%s/tunings.txt", home);
-  setenv("STROBE_CUDA_DRIVER", path, 1);
-  setenv("STROBE_NVRTC", path, 1);
-  setenv("XDG_CACHE_HOME", home, 1);
   setenv("STROBE_DB", db_path, 1);
-  void *library = dlopen(path, RTLD_NOW);
-  fake = library ? dlsym(library, "fake_cuda") : NULL;
-  if (!fake) return fprintf(stderr, "%s\n", dlerror()), -1;
   fake->head_dim = 64;
   return 0;
 }
