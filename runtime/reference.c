@@ -85,9 +85,10 @@ static void softmax(struct chunk *c) {
   for (int r = 0; r < c->rows; r++) {
     double *s = c->s + r * c->args->kv_len, most = -INFINITY, sum = 0;
     bool any = false; // score but -Inf
-    for (int64_t j = 0; j < c->seen[r]; j++)
+    for (int64_t j = 0; j < c->seen[r]; j++) {
       if (s[j] > most) most = s[j];
-    for (int64_t j = 0; j < c->seen[r]; j++) any |= s[j] != -INFINITY;
+      any |= s[j] != -INFINITY;
+    }
     for (int64_t j = 0; j < c->seen[r]; j++) sum += s[j] = exp(s[j] - most);
     for (int64_t j = 0; j < c->seen[r]; j++) s[j] /= sum;
     c->lse[r] = any ? most + log(sum) : -INFINITY;
