@@ -101,22 +101,18 @@ static void predict(struct explained *e) {
 
 // The config that a plan for one worker would take from the tuning database.
 static void take_tuned(struct explained *e, const struct target *t) {
-  struct tune_db db = {0};
   struct tune_key key;
+  struct tune_record r;
   struct buf path = {0};
-  struct config c;
+  struct config c, resolved;
   config_clear(&c);
   tune_db_path(NULL, &path);
   tune_key_of(&e->problem, t, 1, &key);
-  if (!path.failed && path.data && *path.data && !tune_db_read(path.data, &db, NULL)) {
-    const struct tune_record *r = tune_db_find(&db, &key);
-    struct config resolved = c;
-    if (r && !config_parse(r->config, &c, NULL) &&
-        (resolved = c, !config_resolve(&e->problem.spec, t, &e->problem, &resolved, NULL)))
-      e->given = c, e->tuned = true;
-  }
-  tune_db_free(&db);
+  const bool found = !path.failed && path.data && *path.data && tune_db_lookup(path.data, &key, &r);
   buf_free(&path);
+  if (!found || config_parse(r.config, &c, NULL)) return;
+  resolved = c;
+  if (!config_resolve(&e->problem.spec, t, &e->problem, &resolved, NULL)) e->given = c, e->tuned = true;
 }
 
 static int explain(const char *text, const struct explain_options *o, struct explained *e, struct error *err) {

@@ -218,18 +218,6 @@ static int record(struct tuning *t, const struct tune_result *r, struct error *e
   return 0;
 }
 
-// What the database has for this problem.
-static bool recorded(const struct tuning *t, const struct tune_request *r, char config[256]) {
-  struct tune_db db = {0};
-  struct tune_key key;
-  tune_key_of(&r->problem, r->target, r->workers, &key);
-  const struct tune_record *found =
-      *t->db && !tune_db_read(t->db, &db, NULL) ? tune_db_find(&db, &key) : NULL; // none: no duel
-  if (found) memcpy(config, found->config, sizeof found->config);
-  tune_db_free(&db);
-  return found != NULL;
-}
-
 static int tune_one(struct tuning *t, const char *text, struct error *err) {
   const struct tune_options *o = t->opt;
   struct tune_request r = {.workers = (int)o->threads,
@@ -253,8 +241,10 @@ static int tune_one(struct tuning *t, const char *text, struct error *err) {
   problem_print(&r.problem, &problem);
   if (problem.failed) return fail(err, STROBE_NO_MEMORY, "no memory for a problem");
   r.context = problem.data;
-  char rival[sizeof((struct tune_record *)0)->config] = "";
-  if (o->exhaustive && recorded(t, &r, rival)) r.rival = rival;
+  struct tune_key key;
+  struct tune_record rival;
+  tune_key_of(&r.problem, r.target, r.workers, &key);
+  if (o->exhaustive && *t->db && tune_db_lookup(t->db, &key, &rival)) r.rival = rival.config;
   status = tune(&r, &result, err);
   if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
   if (!status) status = record(t, &result, err);

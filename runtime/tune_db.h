@@ -67,6 +67,8 @@ int tune_db_prune(struct tune_db *db);
 void tune_db_path(const char *given, struct buf *out);
 // Reads a database; a file that is not there is an empty one. STROBE_IO, STROBE_UNSUPPORTED, STROBE_NO_MEMORY.
 int tune_db_read(const char *path, struct tune_db *db, struct error *err);
+// The record of the file that decides for this key; false: there is none, or no file that can be read.
+bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_record *out);
 // Adds records to the database at path: under a lock beside it, read, merged, written to a temporary file, synced,
 // renamed. Whoever is killed meanwhile leaves the old file or the new one. STROBE_IO, STROBE_UNSUPPORTED (a newer
 // format, left alone).

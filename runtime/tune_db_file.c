@@ -32,6 +32,14 @@ int tune_db_read(const char *path, struct tune_db *db, struct error *err) {
   return status;
 }
 
+bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_record *out) {
+  struct tune_db db = {0};
+  const struct tune_record *found = tune_db_read(path, &db, NULL) ? NULL : tune_db_find(&db, key);
+  if (found) *out = *found;
+  tune_db_free(&db);
+  return found != NULL;
+}
+
 // A lock file beside the database: the database itself is replaced, so a lock on it would be a lock on the old file.
 static int lock(const char *path, int *fd, struct error *err) {
   struct buf name = {0}, directory = {0};
