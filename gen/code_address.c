@@ -4,7 +4,7 @@
 #include <string.h>
 
 static const int pool[] = {X86_RSI, X86_RDX, X86_RCX, X86_R8, 9, 10, 11, X86_RBX, 12, 13, 14, 15};
-enum { POOL = sizeof pool / sizeof pool[0] };
+enum { POOL = sizeof pool / sizeof pool[0], CALLER_SAVED = 7 }; // the others, functions have to save
 
 static struct x86_operand r64(int reg) { return (struct x86_operand){.kind = X86_R64, .reg = reg, .index = -1}; }
 
@@ -30,6 +30,8 @@ static int new_gpr(struct printer_state *p) {
 static struct x86_operand slot_memory(int slot) {
   return (struct x86_operand){.kind = X86_MEM, .base = X86_RDI, .index = -1, .scale = 1, .size = 8, .value = 8 * slot};
 }
+
+bool code_uses_saved_gpr(const struct printer_state *p) { return p->gprs > CALLER_SAVED; }
 
 // Loads one more slot of the frame, which C is to fill.
 static int load_slot(struct printer_state *p, struct error *err) {

@@ -239,7 +239,7 @@ int code_block_end(struct printer_state *p, struct buf *out, struct error *err) 
     if (!p->prologue.failed) put_quads(out, (const uint8_t *)p->prologue.data, p->prologue.len);
   }
   for (int i = 0; i < p->indent; i++) buf_char(out, ' ');
-  buf_str(out, "  :: \"D\"(frame) : CLOBBERS);\n");
+  buf_printf(out, "  :: \"D\"(frame) : CLOBBERS%s);\n", code_uses_saved_gpr(p) ? ", SAVED" : "");
   out->failed |= p->prologue.failed;
   return 0;
 }

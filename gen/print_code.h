@@ -14,6 +14,7 @@ void code_parse_row(const struct isa_row *row, struct code_row *out);
 // Memory through a pointer of the block; through the table of constants; the low half of an integer.
 int code_memory(struct printer_state *p, const struct operand *o, struct x86_operand *out, struct error *err);
 int code_table(struct printer_state *p, struct x86_operand *out, struct error *err);
+bool code_uses_saved_gpr(const struct printer_state *p); // one that a function has to save
 int code_integer(struct printer_state *p, int name, struct x86_operand *out, struct error *err);
 
 // code_operand.c: registers, constants, and what registers hold that nothing else wants.
