@@ -188,16 +188,18 @@ static int literal(struct cursor *c, struct operand *o) {
 
 static int register_operand(struct cursor *c, int decl, struct operand *o) {
   const struct vreg_decl *d = &c->scope->vreg[decl];
-  int flat = 0;
-  for (int i = 0; i < 2 && d->dims[i]; i++) {
+  int flat = 0, dims[2] = {d->dims[0], d->dims[1]};
+  skip(c);
+  if (!dims[0] && c->p < c->end && *c->p == '[') dims[0] = 1; // a register of its own is also the first of one
+  for (int i = 0; i < 2 && dims[i]; i++) {
     struct linear index;
-    if (!take(c, '[')) return fail(c->err, STROBE_INVALID, "%s needs %d indices", d->name, d->dims[1] ? 2 : 1);
+    if (!take(c, '[')) return fail(c->err, STROBE_INVALID, "%s needs %d indices", d->name, dims[1] ? 2 : 1);
     int status = sum(c, &index);
     if (status) return status;
-    if (index.n || index.constant < 0 || index.constant >= d->dims[i])
-      return fail(c->err, STROBE_INVALID, "index of %s must be a constant from 0 to %d", d->name, d->dims[i] - 1);
+    if (index.n || index.constant < 0 || index.constant >= dims[i])
+      return fail(c->err, STROBE_INVALID, "index of %s must be a constant from 0 to %d", d->name, dims[i] - 1);
     if (!take(c, ']')) return fail(c->err, STROBE_INVALID, "missing ] after an index of %s", d->name);
-    flat = flat * d->dims[i] + (int)index.constant;
+    flat = flat * dims[i] + (int)index.constant;
   }
   o->kind = d->mask ? OPD_MASK : OPD_REG;
   o->decl = decl;

@@ -20,7 +20,7 @@ const struct vop vop_table[] = {
     {"frac16", "ds", "$0.f = frac_of($1.f, 0.0625f)", false}, // x - (x rounded to sixteenths); 0 for +-inf
     // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer, b = c - a (0 for -inf). Below -252 any a down there will
     // do.
-    {"exp2_split", "dds", "$0.f = round_to($2.f, 1.0f), $1.f = frac_of($2.f, 1.0f)", false},
+    {"exp2_split", "dds", "$1.f = frac_of($2.f, 1.0f), $0.f = round_to($2.f, 1.0f)", false},
     {"exp2_scale", "drr", "$0.f = scalef2($1.f, $2.f)",
      false},                                                // b 2^c, b in [1/2, 2), c an integer that exp2_split made
     {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false}, // a * 2^floor(b)
