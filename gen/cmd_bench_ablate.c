@@ -9,16 +9,18 @@
 // Rows are cumulative: each has what the row before it has, but for stages=2 where the target's default is 1.
 static const struct idea {
   const char *name, *config; // config ends in exp=: the kind without a table, else the default one
-  bool table;
+  bool table, skips;         // skips: of a causal problem; diagonal=mask before
   const char *about;
 } ideas[] = {
-    {"standard", "algo=standard,prefetch=0,exp=", false, "S of all heads in memory"},
-    {"fa1", "algo=fa1,prefetch=0,exp=", false, "online softmax; O goes to memory for every KV block"},
-    {"fa2", "algo=fa2,prefetch=0,exp=", false, "tiles of queries outside; O is divided once"},
-    {"+ pipelined stages", "algo=fa3,prefetch=0,exp=", false, "softmax of a block under QK of the next"},
-    {"+ table exp", "prefetch=0,exp=", true, "exp2 from a table in registers"},
-    {"+ prefetch", "prefetch=8,exp=", true, "K and V 8 rows ahead"},
+    {"standard", "algo=standard,prefetch=0,exp=", false, false, "S of all heads in memory"},
+    {"fa1", "algo=fa1,prefetch=0,exp=", false, false, "online softmax; O goes to memory for every KV block"},
+    {"fa2", "algo=fa2,prefetch=0,exp=", false, false, "tiles of queries outside; O is divided once"},
+    {"+ pipelined stages", "algo=fa3,prefetch=0,exp=", false, false, "softmax of a block under QK of the next"},
+    {"+ table exp", "prefetch=0,exp=", true, false, "exp2 from a table in registers"},
+    {"+ diagonal kernel", "prefetch=0,exp=", true, true, "vectors of queries that see nothing of a key are skipped"},
+    {"+ prefetch", "prefetch=8,exp=", true, true, "K and V 8 rows ahead"},
 };
+enum { DIAGONAL = 5 }; // the row that a full problem has not
 enum { IDEAS = sizeof ideas / sizeof *ideas, CONFIG_TEXT = 512 };
 
 struct row {
@@ -61,7 +63,12 @@ static bool resolve(struct session *s, const struct idea *idea, const struct pro
                     char *text, struct instance *out) {
   struct error why = {0};
   const char *given = s->o->each.set ? s->o->each.set : "";
-  snprintf(text, CONFIG_TEXT, "%s%s%s%s", given, *given ? "," : "", idea->config, exp_of(idea, &p->spec, t));
+  if (idea == &ideas[DIAGONAL] && p->spec.mask == MASK_FULL) {
+    buf_printf(&s->left_out, "left out: %s; no key is hidden from a query\n", idea->name);
+    return false;
+  }
+  snprintf(text, CONFIG_TEXT, "%s%s%s%s%s", given, *given ? "," : "",
+           idea->skips || p->spec.mask == MASK_FULL ? "" : "diagonal=mask,", idea->config, exp_of(idea, &p->spec, t));
   if (cmd_instance(p, t, text, out, &why)) {
     buf_printf(&s->left_out, "left out: %s; %s\n", idea->name, why.text);
     return false;

@@ -143,6 +143,10 @@ static void field_value(const struct explained *e, int field, char *out, size_t 
     snprintf(out, size, "%s", algo_names[config_algo(c)]);
     return;
   }
+  if (field == CFG_DIAGONAL && !is_cuda(e) && !config_is_decode(c) && e->instance.spec.mask != MASK_FULL) {
+    snprintf(out, size, "%s", c->v[field] == DIAGONAL_MASK ? "mask" : "skip");
+    return;
+  }
   struct buf all = {0};
   config_print(&e->instance.config, e->instance.target, &all);
   const char *name = config_fields[field].name, *at = all.failed ? NULL : all.data;

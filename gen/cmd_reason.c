@@ -65,9 +65,10 @@ static void why_prefetch(const struct facts *f, struct buf *out) {
 }
 
 static void why_pack_k(const struct facts *f, struct buf *out) {
-  buf_str(out, f->one_tile        ? "one tile of queries reads K once"
-               : f->v[CFG_PACK_K] ? "tiles of queries share the copy"
-                                  : "rows are read whole and prefetched: for so few queries a copy takes longer than it saves");
+  buf_str(out, f->one_tile ? "one tile of queries reads K once"
+               : f->v[CFG_PACK_K]
+                   ? "tiles of queries share the copy"
+                   : "rows are read whole and prefetched: for so few queries a copy takes longer than it saves");
 }
 
 static void why_pack_v(const struct facts *f, struct buf *out) {
@@ -84,6 +85,11 @@ static void why_kernel(const struct facts *f, struct buf *out) {
 static void why_algo(const struct facts *f, struct buf *out) {
   buf_printf(out, "what stages=%d is: softmax %s", f->v[CFG_STAGES],
              f->v[CFG_STAGES] == 2 ? "of one KV block under QK of the next" : "after QK, in turn");
+}
+
+static void why_diagonal(const struct facts *f, struct buf *out) {
+  (void)f;
+  buf_str(out, "half of a block at the diagonal is hidden");
 }
 
 // What is different for the decode kernel.
@@ -112,10 +118,11 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
 }
 
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
-    [CFG_BLOCK_M] = why_block_m, [CFG_BLOCK_N] = why_block_n, [CFG_TILE_N] = why_tile_n,     [CFG_STAGES] = why_stages,
-    [CFG_UNROLL] = why_unroll,   [CFG_EXP] = why_exp,         [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,
-    [CFG_PACK_V] = why_pack_v,   [CFG_KERNEL] = why_kernel,   [CFG_ALGO] = why_algo,         [CFG_BLOCK_H] = why_kernel,
-    [CFG_SPLIT] = why_kernel,
+    [CFG_BLOCK_M] = why_block_m,   [CFG_BLOCK_N] = why_block_n,   [CFG_TILE_N] = why_tile_n,
+    [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
+    [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,     [CFG_PACK_V] = why_pack_v,
+    [CFG_KERNEL] = why_kernel,     [CFG_ALGO] = why_algo,         [CFG_BLOCK_H] = why_kernel,
+    [CFG_SPLIT] = why_kernel,      [CFG_DIAGONAL] = why_diagonal,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {

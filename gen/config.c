@@ -35,6 +35,9 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_ALGO] =
         {"algo", FAMILY_CPU, "auto, standard, fa1, fa2 or fa3",
          "standard: S is whole in memory; fa1: KV blocks outside, O rescaled in memory; fa2: stages=1; fa3: stages=2"},
+    [CFG_DIAGONAL] =
+        {"diagonal", FAMILY_CPU, "auto, skip or mask",
+         "causal: skip leaves out vectors of queries that see nothing of a key; mask computes and masks them"},
     [CFG_BLOCK_H] = {"block_h", FAMILY_CPU, "1 to 64",
                      "KV heads whose rows are read together, key by key, where they lie side by side (decode)"},
     [CFG_SPLIT] = {"split", FAMILY_CPU, "0 or a multiple of 16, up to 1048576",
@@ -85,6 +88,9 @@ static const struct word {
     {CFG_ALGO, "fa1", ALGO_FA1},
     {CFG_ALGO, "fa2", ALGO_FA2},
     {CFG_ALGO, "fa3", ALGO_FA3},
+    {CFG_DIAGONAL, "auto", CONFIG_UNSET},
+    {CFG_DIAGONAL, "skip", DIAGONAL_SKIP},
+    {CFG_DIAGONAL, "mask", DIAGONAL_MASK},
     {CFG_EXP, "table1", EXP_TABLE1},
     {CFG_EXP, "table2", EXP_TABLE2},
     {CFG_EXP, "poly3", EXP_POLY3},
@@ -123,7 +129,8 @@ static int find_field(struct slice name, struct error *err) {
 }
 
 static bool takes_words_only(int field) {
-  return field == CFG_KERNEL || field == CFG_ALGO || field == CFG_EXP || field == CFG_SOFTMAX || field == CFG_SCHEDULE;
+  return field == CFG_KERNEL || field == CFG_ALGO || field == CFG_DIAGONAL || field == CFG_EXP ||
+         field == CFG_SOFTMAX || field == CFG_SCHEDULE;
 }
 
 static int refuse_value(int field, struct slice value, struct error *err) {

@@ -291,6 +291,17 @@ static int resolve_algo(struct resolver *r) {
   return STROBE_OK;
 }
 
+// skip is what all kernels do unless told otherwise, so that a kernel has one name.
+static int resolve_diagonal(struct resolver *r) {
+  int *diagonal = &r->v[CFG_DIAGONAL];
+  if (*diagonal != CONFIG_UNSET && r->s->mask == MASK_FULL)
+    return fail(
+        r->err, STROBE_INVALID,
+        "config field diagonal does not apply to a full mask, which hides nothing: leave it out, or take causal");
+  if (*diagonal == DIAGONAL_SKIP) *diagonal = CONFIG_UNSET;
+  return STROBE_OK;
+}
+
 // ---- the heuristic ----
 
 static void set_default(int *field, int value) {
@@ -340,7 +351,8 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
 
 // Fields that only the prefill kernel has: who sets them wants it.
 static bool has_prefill_fields(const struct config *c) {
-  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL, CFG_PACK_K, CFG_PACK_V, CFG_ALGO};
+  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,  CFG_PACK_K,
+                                             CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL};
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
     if (c->v[fields[i]] != CONFIG_UNSET) return true;
   return false;
@@ -363,7 +375,7 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
                 c->v[CFG_SPLIT] != CONFIG_UNSET ? "split" : "block_h");
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
-  if ((status = resolve_algo(&r)) != STROBE_OK) return status;
+  if ((status = resolve_algo(&r)) != STROBE_OK || (status = resolve_diagonal(&r)) != STROBE_OK) return status;
   fill_defaults(&r, p);
   for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
     if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;

@@ -17,6 +17,8 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
     [CFG_PACK_K] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_PACK_V] = {ROUNDING_NEVER, ROUNDING_NONE},
     [CFG_KERNEL] = {ROUNDING_MAY, ROUNDING_MAY},
+    // P of a hidden key is 0, and so is its V
+    [CFG_DIAGONAL] = {ROUNDING_NEVER, ROUNDING_NONE},
     // heads side by side share no number; others have chunks and parts of block_h times as many keys
     [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_MAY},
     // parts have sums of their own

@@ -200,6 +200,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "tile_n", c[CFG_TILE_N]);
   bind_int(b, "stages", c[CFG_STAGES]);
   bind_str(b, "algo", config_is_decode(&i->config) ? "" : algo_names[config_algo(&i->config)]);
+  bind_int(b, "diagonal_skips", c[CFG_DIAGONAL] != DIAGONAL_MASK);
   bind_int(b, "unroll", c[CFG_UNROLL]);
   bind_int(b, "prefetch", c[CFG_PREFETCH]);
   bind_int(b, "block_h", c[CFG_BLOCK_H]);

@@ -76,6 +76,7 @@ enum config_field {
   CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
   CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
   CFG_ALGO,     // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
+  CFG_DIAGONAL, // enum diagonal_kind; unset after config_resolve unless mask
   CFG_BLOCK_H,  // KV heads of a work item of kernel=decode: their rows of a key are read together
   CFG_SPLIT,    // keys of a work item of kernel=decode, whose partial results are merged; 0: all
   CFG_Q_STAGES, // CUDA: Q tiles in shared memory
@@ -99,6 +100,8 @@ extern const char *const kernel_names[KERNEL_COUNT]; // "prefill", "decode"
 // standard: S in memory. fa1: KV blocks outside, tiles of queries inside. fa2: stages=1. fa3: stages=2.
 enum algo_kind { ALGO_STANDARD, ALGO_FA1, ALGO_FA2, ALGO_FA3, ALGO_COUNT };
 extern const char *const algo_names[ALGO_COUNT]; // "standard", "fa1", "fa2", "fa3"
+// What becomes of a vector of queries none of which sees a key of a block at the diagonal. mask: computed, then masked.
+enum diagonal_kind { DIAGONAL_MASK, DIAGONAL_SKIP };
 enum softmax_kind { SOFTMAX_CLASSICAL, SOFTMAX_CONDITIONAL, SOFTMAX_FAST, SOFTMAX_COUNT };
 extern const char *const softmax_names[SOFTMAX_COUNT]; // "classical", "conditional", "fast"
 enum schedule_kind { SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT, SCHEDULE_COUNT };

@@ -12,6 +12,7 @@ struct axis {
   int n, unit, values[MAX_VALUES];
 };
 
+// Not algo and diagonal, whose other values are there to see what the default buys.
 static const struct axis prefill_axes[] = {
     {CFG_BLOCK_M, 4, PER_VECTOR, {1, 2, 3, 4}},
     {CFG_TILE_N, 6, 1, {2, 3, 4, 5, 6, 8}},

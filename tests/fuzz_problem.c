@@ -80,13 +80,13 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size) {
 }
 
 static const char *const tokens[] = {
-    "d",        "v",        "b",        "h",         "/",         "q",        "k",
-    ":",        "=",        ",",        "|",         "f32",       "bf16",     "f16",
-    "causal",   "full",     "kv=",      "q=",        "o=",        "window=1", "auto",
-    "table1",   "16",       "64",       "128",       "256",       "576",      "1099511627776",
-    "block_m=", "block_n=", "tile_n=",  "stages=",   "unroll=",   "exp=",     "prefetch=",
-    "pack_k=",  "pack_v=",  "softmax=", "pingpong=", "schedule=", "-1",       " ",
-    "\xff"};
+    "d",        "v",        "b",         "h",        "/",         "q",         "k",
+    ":",        "=",        ",",         "|",        "f32",       "bf16",      "f16",
+    "causal",   "full",     "kv=",       "q=",       "o=",        "window=1",  "auto",
+    "table1",   "16",       "64",        "128",      "256",       "576",       "1099511627776",
+    "block_m=", "block_n=", "tile_n=",   "stages=",  "unroll=",   "exp=",      "prefetch=",
+    "pack_k=",  "pack_v=",  "diagonal=", "softmax=", "pingpong=", "schedule=", "-1",
+    " ",        "\xff"};
 
 #include "fuzz_main.h"
 FUZZ_MAIN("problem", 200, tokens, sizeof tokens / sizeof *tokens)

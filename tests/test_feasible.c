@@ -27,9 +27,10 @@ static const char *const fields[] = {
 static const int values[][6] = {{8, 16, 24, 32, 48, 64}, {32, 64, 96, 128, 160, 512}, {1, 3, 4, 6, 7, 8},
                                 {1, 2, 2, 2, 1, 2},      {4, 8, 16, 20, 32, 64},      {0, 1, 5, 8, 8, 64},
                                 {0, 0, 0, 1, 0, 1},      {0, 0, 0, 1, 0, 1}};
-static const char *const words[] = {"exp=poly3",      "exp=poly5", "exp=table1", "exp=table2",    "algo=standard",
-                                    "algo=fa1",       "algo=fa2",  "algo=fa3",   "kernel=decode", "kernel=decode",
-                                    "kernel=prefill", "block_h=4", "split=32",   "unroll=full"};
+static const char *const words[] = {"exp=poly3",     "exp=poly5",     "exp=table1",     "exp=table2",
+                                    "algo=standard", "algo=fa1",      "algo=fa2",       "algo=fa3",
+                                    "kernel=decode", "kernel=decode", "kernel=prefill", "block_h=4",
+                                    "split=32",      "unroll=full",   "diagonal=mask",  "diagonal=skip"};
 
 static void draw_config(char *text, size_t room) {
   size_t n = 0;

@@ -171,6 +171,9 @@ static const char *const configs[] = {"block_m=16",
                                       "algo=fa1,block_n=32,tile_n=2,pack_k=0,pack_v=0",
                                       "algo=fa2",
                                       "algo=fa3,block_n=64",
+                                      "diagonal=mask",
+                                      "diagonal=mask,algo=standard,block_n=32,pack_v=0",
+                                      "diagonal=mask,algo=fa1,block_n=32,tile_n=2",
                                       "kernel=decode,block_m=5",
                                       "kernel=decode,block_n=64,prefetch=3"};
 enum { N_CONFIGS = sizeof configs / sizeof *configs };
@@ -199,15 +202,15 @@ static void configs_agree_with_the_oracle(void **state) {
 static void every_diagonal(void **state) {
   (void)state;
   if (!STROBE_TCC) skip();
-  for (int i = 0; i < target_count; i++) {
-    const struct target *t = &target_table[i];
+  static const char *const modes[] = {"block_m=32,block_n=32", "block_m=32,block_n=32,diagonal=mask"};
+  for (int i = 0; i < 2 * target_count; i++) {
+    const struct target *t = &target_table[i / 2];
+    const char *config = modes[i % 2];
     if (t->family != FAMILY_CPU || !cpu_has_target(t)) continue;
     for (int y = 0; y < N_DTYPES; y++) {
       const struct spec s = spec_of("d16", dtypes[y], "causal");
       struct test_kernel k;
-      if (!make_kernel(&s, t, "block_m=32,block_n=32", PRINTER_CODE, &k) &&
-          !make_kernel(&s, t, "block_m=32,block_n=32", PRINTER_SCALAR, &k))
-        continue;
+      if (!make_kernel(&s, t, config, PRINTER_CODE, &k) && !make_kernel(&s, t, config, PRINTER_SCALAR, &k)) continue;
       for (int64_t kv_len = 1; kv_len <= 100; kv_len++) run_case(&k, &s, 35 + kv_len % 3, kv_len, true);
       free_kernel(&k);
     }

@@ -49,11 +49,14 @@ static const struct emitted_case {
         {"d20:bf16:causal", "avx512bf16", "algo=standard,block_m=32"},
         {"d24:f32", "avx512", "block_m=16,tile_n=8,pack_k=0,prefetch=2"},
         {"d24:f32:causal", "avx512", "algo=fa1,block_m=32"},
+        {"d40:bf16:causal", "avx512bf16", "diagonal=mask,stages=1"},
+        {"d24:f32:causal", "avx2", "diagonal=mask"},
 },
   scalar_cases[] = {{"d24:f32:causal", "c99", ""},
                     {"d40:bf16:o=f32", "c99", ""},
                     {"d20:f32:causal", "c99", "algo=standard"},
-                    {"d20:bf16:causal", "c99", "algo=fa1"}};
+                    {"d20:bf16:causal", "c99", "algo=fa1"},
+                    {"d20:f32:causal", "c99", "diagonal=mask"}};
 enum { N_INTRIN = sizeof intrin_cases / sizeof *intrin_cases, N_SCALAR = sizeof scalar_cases / sizeof *scalar_cases };
 
 static void instance_for(const struct emitted_case *c, struct instance *i) {

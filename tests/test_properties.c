@@ -3,8 +3,12 @@
 #include "kernels.h" // before cmocka.h, which has a macro named fail
 
 static const char *const specs[] = {"d64:f32", "d64:bf16", "d40:bf16:o=f32", "d48v24:f16", "d24:q=f32,kv=bf16,o=f32"};
-static const char *const configs[] = {"", "block_n=32,stages=1", "kernel=decode,block_m=5,block_n=64",
-                                      "algo=standard,block_n=64", "algo=fa1,block_n=32"};
+static const char *const configs[] = {"",
+                                      "block_n=32,stages=1",
+                                      "kernel=decode,block_m=5,block_n=64",
+                                      "algo=standard,block_n=64",
+                                      "algo=fa1,block_n=32",
+                                      "diagonal=mask,block_n=64"};
 static const char *const masks[] = {"full", "causal"};
 enum {
   N_SPECS = sizeof specs / sizeof *specs,
@@ -338,7 +342,7 @@ static const char *const bases[] = {"block_n=64,stages=2", "block_n=128,stages=1
                                     "algo=standard,block_n=64", "algo=fa1,block_n=64"};
 static const char *const changes[] = {"unroll=full", "unroll=8",   "unroll=16",  "prefetch=3", "prefetch=64",
                                       "block_m=8",   "block_m=16", "block_m=32", "block_m=48", "pack_k=0",
-                                      "pack_v=0",    "pack_k=1",   "tile_n=2",   "tile_n=1"};
+                                      "pack_v=0",    "pack_k=1",   "tile_n=2",   "tile_n=1",   "diagonal=mask"};
 enum { N_BASES = sizeof bases / sizeof *bases, N_CHANGES = sizeof changes / sizeof *changes };
 
 // The decode kernel gives keys that not all rows of a tile see to another loop, so there block_m may. So it may with

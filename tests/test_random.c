@@ -107,7 +107,7 @@ static const char *const fields[] = {"block_m=8",  "block_m=16",  "block_m=32", 
                                      "block_n=64", "block_n=160", "stages=1",      "stages=2",    "unroll=8",
                                      "exp=poly5",  "exp=poly3",   "exp=table2",    "pack_k=0",    "pack_v=0",
                                      "tile_n=2",   "prefetch=7",  "tile_n=8",      "unroll=full", "kernel=decode",
-                                     "split=32",   "block_h=2",   "algo=standard", "algo=fa1"};
+                                     "split=32",   "block_h=2",   "algo=standard", "algo=fa1",    "diagonal=mask"};
 // Fields that may not change a bit.
 static const char *const neutral[] = {"prefetch=5", "unroll=full", "unroll=8", "pack_k=0", "pack_k=1", "prefetch=0"};
 
