@@ -64,6 +64,9 @@ $include "cpu/qk.inc"
 
 $include "cpu/start.inc"
 
+$if stages == 2
+  $include "cpu/start_rows.inc"
+
 $include "cpu/rescale.inc"
 
 $if algo == "fa1"

@@ -531,6 +531,71 @@ static int visible(int nk, int off, int j) {
 
 // S^T of n rows for the last 1 of the 1 vectors of queries.
 KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
+  for (; n >= 4; n -= 4) {
+    __m512 s0_0, s1_0, s2_0, s3_0;
+    __m512 q0;
+    {
+      s0_0 = _mm512_setzero_ps();
+      s1_0 = _mm512_setzero_ps();
+      s2_0 = _mm512_setzero_ps();
+      s3_0 = _mm512_setzero_ps();
+    }
+    for (int chunk = 0; chunk < 32; chunk += 8) {
+      {
+        q0 = _mm512_loadu_ps(qt);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[0]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[32]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[64]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[96]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 16);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[1]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[33]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[65]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[97]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 32);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[2]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[34]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[66]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[98]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 48);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[3]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[35]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[67]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[99]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 64);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[4]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[36]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[68]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[100]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 80);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[5]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[37]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[69]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[101]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 96);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[6]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[38]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[70]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[102]), s3_0);
+        q0 = _mm512_loadu_ps(qt + 112);
+        s0_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[7]), s0_0);
+        s1_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[39]), s1_0);
+        s2_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[71]), s2_0);
+        s3_0 = _mm512_fmadd_ps(q0, _mm512_set1_ps(k[103]), s3_0);
+      }
+      k += 8;
+      qt += 128;
+    }
+    {
+      _mm512_storeu_ps(score, s0_0);
+      _mm512_storeu_ps(score + 16, s1_0);
+      _mm512_storeu_ps(score + 32, s2_0);
+      _mm512_storeu_ps(score + 48, s3_0);
+    }
+    k += 4 * 32 - 32;
+    qt -= 512;
+    score += 64;
+  }
   for (; n >= 2; n -= 2) {
     __m512 s0_0, s1_0;
     __m512 q0;
