@@ -29,7 +29,7 @@ static const struct cpu_defaults vector_defaults = {.cols = 4,
                                                     .tile_n = 4,
                                                     .stages = 2,
                                                     .prefetch = 8,
-                                                    .block_n_full = {128, 256},
+                                                    .block_n_full = {256, 256},
                                                     .copy_k_from = {2048, 2049},
                                                     .exp_f32 = EXP_TABLE2,
                                                     .exp_bf16 = EXP_TABLE1};
@@ -308,13 +308,14 @@ static void set_default(int *field, int value) {
   if (*field == CONFIG_UNSET) *field = value;
 }
 
-// The largest multiple of 16 (bf16: 32) and tile_n up to the default: 96 for tile_n 3 or 6, 80 for 5, 112 for 7.
-// Where S of a longer block fits the first-level cache (few registers), or O is rescaled twice as often per
-// multiply-add (pairs), blocks are longer; at the diagonal they would be waste, unless there are many beside it.
+// The largest multiple of 16 (bf16: 32) and tile_n up to the default: of 128, 96 for tile_n 3 or 6, 80 for 5. In longer
+// blocks O is rescaled less often; at the diagonal they would be waste, unless there are many beside it. f32 rows of
+// fewer than 64 columns gained nothing by them where stages=2 is the default.
 static int default_block_n(const struct resolver *r, const struct problem *p) {
   const struct cpu_defaults *d = defaults_of(r->t);
   const int64_t keys = !p ? -1 : p->kv_len >= 0 ? p->kv_len : p->q_len;
-  const int full = d->block_n_full[r->pairs], tile_n = r->v[CFG_TILE_N];
+  const bool narrow = !r->pairs && r->t->vregs >= 32 && r->s->head_dim_v < 64;
+  const int full = narrow ? d->block_n : d->block_n_full[r->pairs], tile_n = r->v[CFG_TILE_N];
   const int block_n = (r->s->mask == MASK_FULL ? keys < 0 || keys >= full : keys >= LONG_CAUSAL) ? full : d->block_n;
   const int step = block_n_step(r);
   if (tile_n < 1 || tile_n > TILE_N_MAX) return block_n;

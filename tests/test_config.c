@@ -101,15 +101,21 @@ static void has_defaults(void **state) {
     const char *problem, *target, *given, *expected;
   } cases[] = {
       {"d128:f32", "avx512", "",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d128:bf16", "avx512bf16", "",
        "block_m=64,block_n=256,tile_n=4,stages=2,unroll=128,exp=table1,prefetch=8,pack_k=1,pack_v=1"},
+      {"d40:f32", "avx512", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=40,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+      {"d64:f32:q255", "avx512", "",
+       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
+      {"d64:f32:q256", "avx512", "",
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       {"d176:f32", "avx512", "",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=88,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=88,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d256:f32", "avx512", "",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=128,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d256:f32", "avx512", "unroll=full",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=256,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=256,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d128:bf16:causal", "avx512bf16", "",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=128,exp=table1,prefetch=8,pack_k=1,pack_v=1"},
       {"d128:bf16:causal:q64k4095", "avx512bf16", "",
@@ -145,9 +151,9 @@ static void has_defaults(void **state) {
       {"d64:f32:q65", "avx512", "",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       {"d64:f32:q2047", "avx512", "",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       {"d64:f32:q2048", "avx512", "",
-       "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d64:f32:causal:q2048", "avx512", "",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       {"d64:f32:causal:q2049", "avx512", "",
@@ -172,11 +178,11 @@ static void has_defaults(void **state) {
        "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=0"},
       // A field that is given leads the others.
       {"d64:f32", "avx512", "tile_n=8",
-       "block_m=32,block_n=128,tile_n=8,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=32,block_n=256,tile_n=8,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d96:bf16", "avx512bf16", "tile_n=6",
        "block_m=48,block_n=192,tile_n=6,stages=2,unroll=96,exp=table1,prefetch=8,pack_k=1,pack_v=1"},
       {"d80:f32", "avx512", "tile_n=5",
-       "block_m=48,block_n=80,tile_n=5,stages=2,unroll=80,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
+       "block_m=48,block_n=240,tile_n=5,stages=2,unroll=80,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct problem p;
@@ -273,11 +279,11 @@ static void algorithms_have_one_name(void **state) {
   static const struct {
     const char *given, *same, *name;
   } cases[] = {
-      {"algo=fa2", "stages=1", "attn_fwd_d64_f32_m64n128s1_avx512"},
-      {"algo=fa3", "stages=2", "attn_fwd_d64_f32_m64n128s2_avx512"},
-      {"algo=auto", "", "attn_fwd_d64_f32_m64n128s2_avx512"},
-      {"algo=standard", "algo=standard,stages=1", "attn_fwd_d64_f32_standard_m64n128s1_avx512"},
-      {"algo=fa1", "algo=fa1,stages=1", "attn_fwd_d64_f32_fa1_m64n128s1_avx512"},
+      {"algo=fa2", "stages=1", "attn_fwd_d64_f32_m64n256s1_avx512"},
+      {"algo=fa3", "stages=2", "attn_fwd_d64_f32_m64n256s2_avx512"},
+      {"algo=auto", "", "attn_fwd_d64_f32_m64n256s2_avx512"},
+      {"algo=standard", "algo=standard,stages=1", "attn_fwd_d64_f32_standard_m64n256s1_avx512"},
+      {"algo=fa1", "algo=fa1,stages=1", "attn_fwd_d64_f32_fa1_m64n256s1_avx512"},
   };
   for (size_t n = 0; n < sizeof cases / sizeof *cases; n++) {
     struct instance i[2];
