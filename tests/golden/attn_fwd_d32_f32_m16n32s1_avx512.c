@@ -1079,6 +1079,41 @@ static strobe_i64 items(const struct strobe_args *a) {
   return a->batch * a->heads * ((a->q_len + 15) / 16);
 }
 
+// n rows that are wanted soon, into the second-level cache.
+KERNEL void fetch_o(const float *row, strobe_i64 stride, strobe_i64 n) {
+  for (; n > 0; n--, row += stride) {
+    {
+      _mm_prefetch((const char *)(row), _MM_HINT_T1);
+      _mm_prefetch((const char *)(row + 16), _MM_HINT_T1);
+    }
+  }
+}
+
+// Of a tile.
+static void fetch_tile_o(const struct strobe_args *a, strobe_i64 item) {
+  const strobe_i64 tiles = (a->q_len + 15) / 16;
+  const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
+  fetch_o((const float *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + q0 * a->o.row_stride,
+    a->o.row_stride, a->q_len - q0 < 16 ? a->q_len - q0 : 16);
+}
+// n rows that are wanted soon, into the second-level cache.
+KERNEL void fetch_q(const float *row, strobe_i64 stride, strobe_i64 n) {
+  for (; n > 0; n--, row += stride) {
+    {
+      _mm_prefetch((const char *)(row), _MM_HINT_T1);
+      _mm_prefetch((const char *)(row + 16), _MM_HINT_T1);
+    }
+  }
+}
+
+// Of a tile.
+static void fetch_tile_q(const struct strobe_args *a, strobe_i64 item) {
+  const strobe_i64 tiles = (a->q_len + 15) / 16;
+  const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
+  fetch_q((const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride,
+    a->q.row_stride, a->q_len - q0 < 16 ? a->q_len - q0 : 16);
+}
+
 // FlashAttention-2 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
 static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
   float *const qt = scratch, *const s = qt + 512, *const ot = s + 512;
@@ -1104,6 +1139,11 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
       qk_block(k, qt, s, block_max, n_block);
       for (int c = 0; c < 16; c += 16) rescale(block_max + c, m + c, l + c, alpha + c);
       exp_block(s, m, l, 0, n_block);
+      // The epilogue, and the next tile's pack_q, would wait for memory at each row.
+      if (j + 1 == whole) {
+        fetch_tile_o(a, item);
+        if (item + 1 < last) fetch_tile_q(a, item + 1);
+      }
       pv_block(s, v, alpha, ot, n_block);
       k += n_block * 32;
       v += n_block / 1 * 32;
