@@ -12,6 +12,7 @@ enum {
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
   AHEAD_BYTES = 8 * 1024,       // of K or V between a row and its prefetch
+  SIDE_BYTES = 12 * 1024,       // the same where heads side by side are read in the order of memory
   PREFETCH_MAX = 1024,          //
   REGISTERS_16 = 16 + 4 + 3 + 1 // accumulators, rows, a vector of K or V and two of its pairs, a temporary
 };
@@ -79,12 +80,20 @@ static int default_block_n(int block_m, int block_h, int split) {
   return keys > most ? most : keys < KEYS ? KEYS : keys;
 }
 
+// Four rows of queries of heads side by side: the template reads such K key by key, and V four keys at a time. What has
+// to be widened takes so many instructions that it doesn't matter.
+static bool reads_side_by_side(const struct spec *s, const struct target *t, int block_m, int block_h) {
+  const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0);
+  return as_is && t->lanes == 16 && rows_held(block_m) == 4 && block_h >= 4;
+}
+
 // Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
-static int default_prefetch(const struct spec *s, int block_h) {
-  if (block_h > 1) return KEYS + 2;
+static int default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h) {
+  const bool side = reads_side_by_side(s, t, block_m, block_h);
+  if (block_h > 1 && !side) return KEYS + 2;
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
-  const int rows = AHEAD_BYTES / row;
-  return rows < 4 ? 4 : rows > 256 ? 256 : rows;
+  const int rows = side ? SIDE_BYTES / row / block_h : AHEAD_BYTES / row, least = 4;
+  return rows < least ? least : rows > 256 ? 256 : rows;
 }
 
 static int check_range(const struct config *c, enum config_field f, const char *allowed, int step, int lo, int hi,
@@ -112,7 +121,8 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
   if (r.v[CFG_BLOCK_N] == CONFIG_UNSET)
     r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H], r.v[CFG_SPLIT]);
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
-  if (r.v[CFG_PREFETCH] == CONFIG_UNSET) r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s, r.v[CFG_BLOCK_H]) : 0;
+  if (r.v[CFG_PREFETCH] == CONFIG_UNSET)
+    r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s, t, r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]) : 0;
   int status = config_check_exp(t, r.v[CFG_EXP], err);
   if (!status) status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_H, "1 to 64", 1, 1, HEADS_MAX, err);

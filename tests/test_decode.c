@@ -94,11 +94,14 @@ static void every_tile_and_mask(void **state) {
 static void heads_side_by_side(void **state) {
   (void)state;
   static const char *const problems[] = {"d40:f32:causal:b2h10/5q2k83", "d128:bf16:b1h32/8q1k100",
-                                         "d64:bf16:causal:b1h9q1k70", "d24:f16:b1h14/7q3k65", "d16:f32:b1h8q5k50"};
+                                         "d64:bf16:causal:b1h9q1k70", "d24:f16:b1h14/7q3k65", "d16:f32:b1h8q5k50",
+                                         // four rows to a head, and as many heads as are read together
+                                         "d40:f32:causal:b2h16/4q1k83", "d88v72:bf16:b1h36/12q1k75",
+                                         "d33v23:f32:b1h24/8q1k40", "d64:bf16:causal:b1h12/4q3k70"};
   static const char *const configs[] = {"kernel=decode", "kernel=decode,block_h=1", "kernel=decode,block_h=2",
                                         "kernel=decode,block_h=4,block_n=32", "kernel=decode,block_h=8,prefetch=3"};
   strobe_context *ctx = context_of(1, serial);
-  for (int p = 0; p < 5; p++)
+  for (size_t p = 0; p < sizeof problems / sizeof *problems; p++)
     for (int c = 0; c < 5; c++)
       for (int layout = 0; layout < LAYOUT_COUNT; layout++)
         check(ctx, problems[p], &(struct setup){.config = configs[c], .layout = (enum layout)layout});
@@ -170,9 +173,10 @@ static void every_head_dim(void **state) {
 
 static void all_inputs_at_guard_pages(void **state) {
   (void)state;
-  static const char *const problems[] = {"d72:f32:causal:b1h6/2q4k53", "d72:bf16:causal:b1h6/2q4k53",
-                                         "d63:bf16:b2h4/2q1k33", "d40:f32:causal_top_left:b1h4q3k49",
-                                         "d41v23:q=f32,kv=f16:causal:h5/1q1k34"};
+  static const char *const problems[] = {
+      "d72:f32:causal:b1h6/2q4k53",        "d72:bf16:causal:b1h6/2q4k53",          "d63:bf16:b2h4/2q1k33",
+      "d40:f32:causal_top_left:b1h4q3k49", "d41v23:q=f32,kv=f16:causal:h5/1q1k34", "d72:bf16:b1h16/4q1k53",
+      "d41:f32:causal:b1h16/4q1k37"};
   static const char *const configs[] = {NULL, "prefetch=0", "prefetch=1000"};
   strobe_context *ctx = context_of(1, serial);
   for (int k = 0; k < input_kind_count; k++)
@@ -189,8 +193,8 @@ static void scalar_is_right_too(void **state) {
   (void)state;
   strobe_context *ctx = context_of(1, serial);
   static const char *const problems[] = {"d40:f32:causal:b1h6/1q1k50", "d64:bf16:b1h4/2q2k100",
-                                         "d72:bf16:o=f32:causal:h3/1q4k40"};
-  for (int p = 0; p < 3; p++) check(ctx, problems[p], &(struct setup){.backend = "scalar"});
+                                         "d72:bf16:o=f32:causal:h3/1q4k40", "d72:bf16:b1h16/4q1k50"};
+  for (int p = 0; p < 4; p++) check(ctx, problems[p], &(struct setup){.backend = "scalar"});
   strobe_context_destroy(ctx);
 }
 
@@ -208,12 +212,13 @@ static void other_targets(void **state) {
 
 static void prefetch_heads_and_threads_change_no_bit(void **state) {
   (void)state;
-  static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777"};
+  static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777",
+                                         "d128:bf16:b2h16/4q1k777", "d72:f32:b1h32/8q1k777"};
   static const char *const configs[] = {"kernel=decode,block_n=512,split=512,prefetch=0",
                                         "kernel=decode,block_n=512,split=512,prefetch=5",
                                         "kernel=decode,block_n=512,split=512,prefetch=900,block_h=1"};
   strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
-  for (int p = 0; p < 2; p++) {
+  for (int p = 0; p < 4; p++) {
     struct verify_case c;
     struct config config;
     struct tensors want =

@@ -13,6 +13,8 @@ $let q_t = q_type == "f32" ? "float" : "unsigned short"
 $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let p_t = dot ? "unsigned short" : "float"
 $let p_type = dot ? "bf16" : "f32"
+$# What is widened takes so many instructions that the hardware's prefetches don't get far enough ahead, and software's do as well.
+$let follow = kv_as == ""
 $let row_t = p_t
 $let row_type = p_type
 $let kv_bytes = kv_type == "f32" ? 4 : 2
@@ -23,14 +25,17 @@ $let q_pitch = ceil_div(head_dim, unit) * unit
 $let k_masked = head_dim % unit && kv_as == ""
 $let v_masked = head_dim_v % unit && kv_as == ""
 $let o_pitch = ceil_div(head_dim_v, unit) * unit
-$# What is prefetched: from where on, a step, and how many elements until the next key.
-$let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run") : ""
+$# What is prefetched: from where on, a step, how many elements until the next key, and how many further what is prefetched as well, twice
+$# as far: the hardware drops a prefetch for which it has no buffer, and so every line gets a second chance.
+$let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run, strobe_i64 next_again") : ""
 $let p_wide = dot ? 2 : 1
 $# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
 $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
+$# Heads side by side are read key by key of all of them, four keys of V.
+$let side = prefetch && lanes == 16 && quads == 1 && row_tiles == 1 && block_h >= 4 && follow
 $# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
 $let s_head = rows * block_n + 16
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
@@ -47,8 +52,6 @@ $include "cpu/decode_start.inc"
 
 $include "cpu/decode_rescale.inc"
 
-$# What is widened takes so many instructions that the hardware's prefetches don't get far enough ahead, and software's do as well.
-$let follow = kv_as == ""
 $let whole_chunk = row_tiles == 1 && follow ? join(K, 0..1, "", "follows(&a->k, w, ${head_dim}) ? width : ${keys}") : join(K, 0..1, "", "${keys}")
 $# A whole row of V takes so many registers of O for each row of P. Where there are too few for all, some rows of P at a time take them,
 $# so that V is read row by row.
@@ -56,6 +59,10 @@ $let o_registers = ceil_div(head_dim_v, unit) * pair
 $let o_most = lanes == 16 ? 16 : 8
 $let first_rows = quads ? 4 : rest
 $let by_rows = !follow || o_registers * first_rows <= o_most || o_registers > o_most ? 0 : first_rows > 2 && o_registers * 2 <= o_most ? 2 : 1
+$if side
+  $include "cpu/decode_qk_side.inc"
+
+  $include "cpu/decode_pv_side.inc"
 $for TM in 0..3
   $let tm = 1 << TM
   $let kn = lanes / tm
