@@ -108,8 +108,8 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
   else if (field == CFG_BLOCK_H)
     buf_str(out, "one KV head, or too many rows of each");
   else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
-    buf_str(out,
-            f->v[CFG_BLOCK_H] > 1 ? "the next 16 keys of all heads, and a little more" : "rows come from memory, once");
+    buf_str(out, f->v[CFG_BLOCK_H] > 1 ? "of all heads, before a tile of them is read, and once more twice as far"
+                                       : "rows come from memory, once");
   else if (field == CFG_PREFETCH)
     buf_str(out, "vectors are loops of a compiler's, which has no prefetch");
   else

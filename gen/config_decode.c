@@ -88,7 +88,7 @@ static bool reads_side_by_side(const struct spec *s, const struct target *t, int
 }
 
 // Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
-static int default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h) {
+int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h) {
   const bool side = reads_side_by_side(s, t, block_m, block_h);
   if (block_h > 1 && !side) return KEYS + 2;
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
@@ -122,7 +122,7 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
     r.v[CFG_BLOCK_N] = default_block_n(r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H], r.v[CFG_SPLIT]);
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
   if (r.v[CFG_PREFETCH] == CONFIG_UNSET)
-    r.v[CFG_PREFETCH] = t->vregs ? default_prefetch(s, t, r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]) : 0;
+    r.v[CFG_PREFETCH] = t->vregs ? decode_default_prefetch(s, t, r.v[CFG_BLOCK_M], r.v[CFG_BLOCK_H]) : 0;
   int status = config_check_exp(t, r.v[CFG_EXP], err);
   if (!status) status = check_range(&r, CFG_BLOCK_M, "1 to 64", 1, 1, ROWS_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_H, "1 to 64", 1, 1, HEADS_MAX, err);
