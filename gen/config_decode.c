@@ -82,14 +82,14 @@ static int default_block_n(int block_m, int block_h, int split) {
 
 // Four rows of queries of heads side by side: the template reads such K key by key, and V four keys at a time. What has
 // to be widened takes so many instructions that it doesn't matter.
-static bool reads_side_by_side(const struct spec *s, const struct target *t, int block_m, int block_h) {
+bool decode_side_by_side(const struct spec *s, const struct target *t, int block_m, int block_h) {
   const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0);
   return as_is && t->lanes == 16 && rows_held(block_m) == 4 && block_h >= 4;
 }
 
 // Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
 int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h) {
-  const bool side = reads_side_by_side(s, t, block_m, block_h);
+  const bool side = decode_side_by_side(s, t, block_m, block_h);
   if (block_h > 1 && !side) return KEYS + 2;
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
   const int rows = side ? SIDE_BYTES / row / block_h : AHEAD_BYTES / row, least = 4;

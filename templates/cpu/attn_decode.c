@@ -35,7 +35,7 @@ $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
 $# Heads side by side are read key by key of all of them, four keys of V.
-$let side = prefetch && lanes == 16 && quads == 1 && row_tiles == 1 && block_h >= 4 && follow
+$let side = prefetch && side_by_side
 $# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
 $let s_head = rows * block_n + 16
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
