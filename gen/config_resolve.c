@@ -90,10 +90,15 @@ static int block_n_step(const struct resolver *r) { return r->pairs ? 32 : 16; }
 
 static int larger(int a, int b) { return a > b ? a : b; }
 
+// What was broadcast last, for all columns of a tile. With 32 registers and stages=2 a temporary of exp serves.
+static int bcast_registers(const struct target *t, const struct config *c) {
+  return t->vregs < 32 ? t->bcast_temps : c->v[CFG_STAGES] != 2 && c->v[CFG_BLOCK_M] > t->lanes;
+}
+
 bool config_top_fits(const struct target *t, const struct config *c) {
-  const int cols = c->v[CFG_BLOCK_M] / t->lanes;
-  if (!t->bcast_temps || c->v[CFG_STAGES] == 2) return true;
-  return c->v[CFG_TILE_N] * cols + 2 * cols + t->bcast_temps <= t->vregs;
+  const int cols = c->v[CFG_BLOCK_M] / t->lanes, bcast = bcast_registers(t, c);
+  if (!bcast || c->v[CFG_STAGES] == 2) return true;
+  return c->v[CFG_TILE_N] * cols + 2 * cols + bcast <= t->vregs;
 }
 
 // QK holds its accumulators, a row of Q and the running maximum; interleaved with the softmax also the row sums and the
@@ -102,7 +107,7 @@ bool config_top_fits(const struct target *t, const struct config *c) {
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
   if (config_is_decode(c)) return decode_vregs(s, t);
   int cols = c->v[CFG_BLOCK_M] / t->lanes, top = config_top_fits(t, c) ? cols : 0;
-  int qk = c->v[CFG_TILE_N] * cols + cols + top + t->bcast_temps;
+  int qk = c->v[CFG_TILE_N] * cols + cols + top + bcast_registers(t, c);
   int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
   return larger(qk + softmax, t->lanes + 3 + 3 * t->bcast_temps);
 }

@@ -8,8 +8,9 @@
 // for CUDA targets and names this table does not know.
 bool cpu_has_target(const struct target *t);
 
-// The CPU target that this machine runs s fastest on: the widest vectors, bf16 dot products where K and V are bf16; c99
-// if nothing else does. NULL only if no CPU target supports s.
+// The CPU target that this machine runs s fastest on: the widest vectors, bf16 dot products where Q, K and V are bf16
+// (but not on Intel, where they are slower than multiply-adds of f32); c99 if nothing else does. NULL only if no CPU
+// target supports s.
 const struct target *cpu_best_target(const struct spec *s);
 
 // The processor's name as it gives it, with its numbers ("AMD EPYC (family 25 model 17)"), or "unknown CPU"; always

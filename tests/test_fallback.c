@@ -189,6 +189,19 @@ static void test_cap(void **state) {
   }
 }
 
+// Dot products of bf16 pairs where they are as fast as multiply-adds.
+static void test_bf16_target(void **state) {
+  (void)state;
+  struct problem bf16, mixed;
+  if (!cpu_has_target(target_find("avx512bf16"))) skip();
+  assert_int_equal(problem_parse("d64:bf16", &bf16, NULL) || problem_parse("d64:q=f32,kv=bf16", &mixed, NULL), 0);
+#if defined(__x86_64__)
+  const bool slow = __builtin_cpu_is("intel");
+  assert_string_equal(cpu_best_target(&bf16.spec)->name, slow ? "avx512" : "avx512bf16");
+  assert_string_equal(cpu_best_target(&mixed.spec)->name, "avx512");
+#endif
+}
+
 // ---- what the JIT writes for people, where files may not grow -----------------------------------
 
 static char dir[] = "/tmp/strobe-fallback-XXXXXX";
@@ -266,6 +279,7 @@ int main(void) {
       cmocka_unit_test(test_systems),
       cmocka_unit_test(test_no_proc),
       cmocka_unit_test(test_cap),
+      cmocka_unit_test(test_bf16_target),
       cmocka_unit_test(test_dump_and_perf_map_with_a_limit),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

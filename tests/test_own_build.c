@@ -1,6 +1,7 @@
 // Sets of emitted files as compilers and programs see them: two sets with different prefixes in one library, every spec
 // through the dispatcher against the oracle, everything else refused with a sentence, and C99 where there is no x86.
 #include "../gen/spec.h"
+#include "../runtime/cpu.h"
 #include "../runtime/kernel_abi.h"
 #include "../runtime/verify.h"
 
@@ -268,6 +269,28 @@ static void elsewhere_c99_is_chosen(void **state) {
   dlclose(none.handle);
 }
 
+// Intel's dot products of bf16 are slow: there, and in a copy of the files that takes this CPU for such a one, avx512 is
+// chosen, as the library does.
+static void slow_dot_products_are_avoided(void **state) {
+  (void)state;
+  struct problem bf16;
+  if (!cpu_has_target(target_find("avx512bf16"))) skip();
+  assert_int_equal(problem_parse("d16:bf16", &bf16, NULL), 0);
+  write_text("dot.txt", "d16:bf16 target=avx512bf16,avx512,c99 set=block_n=32,stages=1\n");
+  works("emit --set-file dot.txt --prefix d_ -o dot");
+  assert_int_equal(shell("cd %s && cp -r dot slow && sed -i 's/&& b == signature_INTEL_ebx//' slow/attn_dispatch.c && "
+                         "! cmp -s dot/attn_dispatch.c slow/attn_dispatch.c",
+                         dir),
+                   0);
+  build("cc", "dot/*.c", "dot.so");
+  build("cc", "slow/*.c", "slow.so");
+  const struct set_library dot = open_set("dot.so", "d_attn"), slow = open_set("slow.so", "d_attn");
+  computes(&dot, "d16:bf16:b1h1q20k30", strcmp(cpu_best_target(&bf16.spec)->name, "avx512") ? "_avx512bf16_" : "_avx512_");
+  computes(&slow, "d16:bf16:b1h1q20k30", "_avx512_");
+  dlclose(dot.handle);
+  dlclose(slow.handle);
+}
+
 static void headers_are_cxx_and_live_together(void **state) {
   (void)state;
   if (!have("g++")) skip();
@@ -290,6 +313,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(gcc_links_two_sets),
       cmocka_unit_test(clang_links_two_sets),
       cmocka_unit_test(elsewhere_c99_is_chosen),
+      cmocka_unit_test(slow_dot_products_are_avoided),
       cmocka_unit_test(headers_are_cxx_and_live_together),
   };
   (void)argc;

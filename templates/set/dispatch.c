@@ -14,7 +14,8 @@ ${includes}
 
 // ---- what this CPU can do ----------------------------------------------------------------------------------------------
 
-enum { HAS_AVX2 = 1, HAS_AVX512 = 2, HAS_AVX512_BF16 = 4 };
+// Where dot products of bf16 are slow (Intel: 4 multiply-adds of f32 in the time of one), kernels without them are faster.
+enum { HAS_AVX2 = 1, HAS_AVX512 = 2, HAS_AVX512_BF16 = 4, SLOW_BF16 = 8 };
 $if has_x86
 
   #if ${x86}
@@ -40,6 +41,7 @@ $if has_x86
     if ((saved & 0xe6) != 0xe6 || (b & avx512) != avx512) return (int)features;
     features |= HAS_AVX512;
     if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bf16)) features |= HAS_AVX512_BF16;
+    if (__get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx) features |= SLOW_BF16;
     return (int)features;
   }
 
@@ -158,7 +160,10 @@ static const struct row *choose(const struct ${p}_problem *p, const struct strob
     if (!same(&r->problem, p)) continue;
     known = 1;
     if ((r->features & have) != r->features) continue;
-    if (best && best->features != r->features) break;
+    if (best && best->features != r->features) {
+      if (!(have & SLOW_BF16) || best->features != HAS_AVX512_BF16 || r->features != HAS_AVX512) break;
+      best = NULL;
+    }
     if (!best || (r->tile ? best->tile < queries : !few)) best = r;
   }
   if (!best)
