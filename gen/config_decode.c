@@ -13,6 +13,7 @@ enum {
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
   AHEAD_BYTES = 8 * 1024,       // of K or V between a row and its prefetch
   SIDE_BYTES = 12 * 1024,       // the same where heads side by side are read in the order of memory
+  SIDE_O_MAX = 2048,            // elements of O of a head with more than four rows that is read so
   PREFETCH_MAX = 1024,          //
   REGISTERS_16 = 16 + 4 + 3 + 1 // accumulators, rows, a vector of K or V and two of its pairs, a temporary
 };
@@ -80,19 +81,23 @@ static int default_block_n(int block_m, int block_h, int split) {
   return keys > most ? most : keys < KEYS ? KEYS : keys;
 }
 
-// Four rows of queries of heads side by side: the template reads such K key by key, and V four keys at a time. What has
-// to be widened takes so many instructions that it doesn't matter.
-bool decode_side_by_side(const struct spec *s, const struct target *t, int block_m, int block_h) {
+// Keys of V that the template reads at a time where heads lie side by side; 0: all keys of a tile of one head after the
+// other. More rows take more keys, that O goes through the cache less often, and that unrolled must fit the instruction
+// cache. What has to be widened takes so many instructions that it doesn't matter.
+int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h) {
   const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0);
-  return as_is && t->lanes == 16 && rows_held(block_m) == 4 && block_h >= 4;
+  const int rows = rows_held(block_m);
+  if (!as_is || t->lanes != 16 || block_h < 4) return 0;
+  if (rows < 3 || rows == 4) return 4;
+  return rows % 4 == 0 && rows * s->head_dim_v <= SIDE_O_MAX ? 16 : 0;
 }
 
 // Beside a tile of 16 keys of several heads the next tile is prefetched, and a little more.
 int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h) {
-  const bool side = decode_side_by_side(s, t, block_m, block_h);
+  const int side = decode_side_keys(s, t, block_m, block_h);
   if (block_h > 1 && !side) return KEYS + 2;
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
-  const int rows = side ? SIDE_BYTES / row / block_h : AHEAD_BYTES / row, least = 4;
+  const int rows = side ? SIDE_BYTES / row / block_h : AHEAD_BYTES / row, least = side > 4 ? side : 4;
   return rows < least ? least : rows > 256 ? 256 : rows;
 }
 

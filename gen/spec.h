@@ -158,7 +158,7 @@ enum algo_kind config_algo(const struct config *c); // of a resolved config of t
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);
 int decode_vregs(const struct spec *s, const struct target *t);
-bool decode_side_by_side(const struct spec *s, const struct target *t, int block_m, int block_h);
+int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h);
 int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h);
 int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c); // per worker
 // Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be

@@ -133,7 +133,7 @@ static void has_defaults(void **state) {
       // Few rows of a KV head: the decode kernel, whose other fields are unset.
       {"d64:f32:q1", "avx512", "", "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
       {"d128:bf16:h32/8q3", "avx512bf16", "",
-       "block_m=12,block_n=1360,exp=table1,prefetch=18,kernel=decode,block_h=4,split=0"},
+       "block_m=12,block_n=1360,exp=table1,prefetch=16,kernel=decode,block_h=4,split=0"},
       {"d256:f32:h12/4q1", "avx512", "prefetch=0",
        "block_m=3,block_n=4096,exp=table2,prefetch=0,kernel=decode,block_h=4,split=0"},
       {"d64:f32:h8/2q5", "avx512", "kernel=decode",

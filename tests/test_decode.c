@@ -95,9 +95,13 @@ static void heads_side_by_side(void **state) {
   (void)state;
   static const char *const problems[] = {"d40:f32:causal:b2h10/5q2k83", "d128:bf16:b1h32/8q1k100",
                                          "d64:bf16:causal:b1h9q1k70", "d24:f16:b1h14/7q3k65", "d16:f32:b1h8q5k50",
-                                         // four rows to a head, and as many heads as are read together
+                                         // as many heads as are read together: four rows of each,
                                          "d40:f32:causal:b2h16/4q1k83", "d88v72:bf16:b1h36/12q1k75",
-                                         "d33v23:f32:b1h24/8q1k40", "d64:bf16:causal:b1h12/4q3k70"};
+                                         "d33v23:f32:b1h24/8q1k40", "d64:bf16:causal:b1h12/4q3k70",
+                                         // one, two, and more fours
+                                         "d40v33:f32:b2h12q1k83", "d72v88:bf16:b1h16q1k75", "d24:f32:b1h24/12q1k100",
+                                         "d72v40:bf16:causal:b1h8q2k70", "d40v72:f32:causal:b1h40/5q1k83",
+                                         "d72v24:bf16:b1h48/4q1k75", "d33v23:f32:causal:b1h10q8k90"};
   static const char *const configs[] = {"kernel=decode", "kernel=decode,block_h=1", "kernel=decode,block_h=2",
                                         "kernel=decode,block_h=4,block_n=32", "kernel=decode,block_h=8,prefetch=3"};
   strobe_context *ctx = context_of(1, serial);
@@ -192,9 +196,12 @@ static void all_inputs_at_guard_pages(void **state) {
 static void scalar_is_right_too(void **state) {
   (void)state;
   strobe_context *ctx = context_of(1, serial);
-  static const char *const problems[] = {"d40:f32:causal:b1h6/1q1k50", "d64:bf16:b1h4/2q2k100",
-                                         "d72:bf16:o=f32:causal:h3/1q4k40", "d72:bf16:b1h16/4q1k50"};
-  for (int p = 0; p < 4; p++) check(ctx, problems[p], &(struct setup){.backend = "scalar"});
+  static const char *const problems[] = {
+      "d40:f32:causal:b1h6/1q1k50", "d64:bf16:b1h4/2q2k100", "d72:bf16:o=f32:causal:h3/1q4k40",
+      "d72:bf16:b1h16/4q1k50",      "d40:f32:b1h8q1k50",     "d72:bf16:b1h8q2k50",
+      "d40:f32:b1h32/4q1k50"};
+  for (size_t p = 0; p < sizeof problems / sizeof *problems; p++)
+    check(ctx, problems[p], &(struct setup){.backend = "scalar"});
   strobe_context_destroy(ctx);
 }
 
@@ -212,13 +219,15 @@ static void other_targets(void **state) {
 
 static void prefetch_heads_and_threads_change_no_bit(void **state) {
   (void)state;
-  static const char *const problems[] = {"d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777",
-                                         "d128:bf16:b2h16/4q1k777", "d72:f32:b1h32/8q1k777"};
+  static const char *const problems[] = {
+      "d64:f32:causal:b3h8/2q3k1003", "d128:bf16:b2h8/4q5k777", "d128:bf16:b2h16/4q1k777", "d72:f32:b1h32/8q1k777",
+      "d72:f32:b1h8q1k777",           "d128:bf16:b1h16q1k777",  "d72:f32:b1h8q2k777",      "d128:bf16:b1h16/8q1k777",
+      "d72:f32:b1h32/4q1k777",        "d128:bf16:b1h20/5q2k777"};
   static const char *const configs[] = {"kernel=decode,block_n=512,split=512,prefetch=0",
                                         "kernel=decode,block_n=512,split=512,prefetch=5",
                                         "kernel=decode,block_n=512,split=512,prefetch=900,block_h=1"};
   strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
-  for (int p = 0; p < 4; p++) {
+  for (size_t p = 0; p < sizeof problems / sizeof *problems; p++) {
     struct verify_case c;
     struct config config;
     struct tensors want =

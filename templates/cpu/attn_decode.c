@@ -34,8 +34,10 @@ $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
-$# Heads side by side are read key by key of all of them, four keys of V.
-$let side = prefetch && side_by_side
+$# Heads side by side are read together: so many at a time, four keys of K and side_keys of V.
+$let side = prefetch ? side_keys : 0
+$let side_heads = quads > 1 ? 1 : quads ? 2 : 4
+$let side_tiles = max(quads, 1)
 $# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
 $let s_head = rows * block_n + 16
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
@@ -59,7 +61,10 @@ $let o_registers = ceil_div(head_dim_v, unit) * pair
 $let o_most = lanes == 16 ? 16 : 8
 $let first_rows = quads ? 4 : rest
 $let by_rows = !follow || o_registers * first_rows <= o_most || o_registers > o_most ? 0 : first_rows > 2 && o_registers * 2 <= o_most ? 2 : 1
+$# Keys of a row in a vector of S.
+$let side_span = lanes / first_rows
 $if side
+  $let tm = first_rows
   $include "cpu/decode_qk_side.inc"
 
   $include "cpu/decode_pv_side.inc"
