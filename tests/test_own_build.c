@@ -269,8 +269,8 @@ static void elsewhere_c99_is_chosen(void **state) {
   dlclose(none.handle);
 }
 
-// Intel's dot products of bf16 are slow: there, and in a copy of the files that takes this CPU for such a one, avx512 is
-// chosen, as the library does.
+// Intel's dot products of bf16 are slow: there, and in a copy of the files that takes this CPU for such a one, avx512
+// is chosen, as the library does.
 static void slow_dot_products_are_avoided(void **state) {
   (void)state;
   struct problem bf16;
@@ -285,7 +285,8 @@ static void slow_dot_products_are_avoided(void **state) {
   build("cc", "dot/*.c", "dot.so");
   build("cc", "slow/*.c", "slow.so");
   const struct set_library dot = open_set("dot.so", "d_attn"), slow = open_set("slow.so", "d_attn");
-  computes(&dot, "d16:bf16:b1h1q20k30", strcmp(cpu_best_target(&bf16.spec)->name, "avx512") ? "_avx512bf16_" : "_avx512_");
+  computes(&dot, "d16:bf16:b1h1q20k30",
+           strcmp(cpu_best_target(&bf16.spec)->name, "avx512") ? "_avx512bf16_" : "_avx512_");
   computes(&slow, "d16:bf16:b1h1q20k30", "_avx512_");
   dlclose(dot.handle);
   dlclose(slow.handle);
