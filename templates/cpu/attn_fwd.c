@@ -19,11 +19,11 @@ $let q_units = k_width / pair
 $let steps = unroll / pair
 $let chunks = k_width / unroll
 $let units = tile_n * cols / pair
-$# With few registers V is copied to panels: of each KV block ${tile_n} columns of all keys, then the next, in the order in which PV reads
-$# them. Of rows it takes 16 bytes of each line, so that those of a block leave the first-level cache before they are used up.
-$let panels = pack_v && pair == 1 && tile_n == 4 && lanes == 8
+$# V is copied to panels: of each KV block ${tile_n} columns of all keys, then the next, in the order in which PV reads them. Of rows it
+$# takes 16 bytes of each line, so that those of a block leave the first-level cache before they are used up. (To pairs it is all the same.)
+$let panels = pack_v && pair == 1 && tile_n == 4
 $# Keys of PV that are straight-line code; addresses of rows read in place cost general registers, so they are fewer.
-$let pv_steps = steps >= 16 && panels ? 32 : steps >= 16 && pack_v ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
+$let pv_steps = steps >= 16 && panels && lanes == 8 ? 32 : steps >= 16 && pack_v ? 16 : steps >= 8 ? 8 : steps >= 4 ? 4 : 1
 $let k_rest = head_dim / pair % lanes
 $let v_rest = head_dim_v / pair % lanes
 $let uses_load_first = q_as == "" && k_rest || kv_as == "" && (pack_k && k_rest || pack_v && v_rest)
@@ -40,7 +40,9 @@ $let ldk = pack_k ? k_width : "k_stride"
 $let ldv = pack_v ? v_width * pair : "v_stride"
 $let v_key = panels ? tile_n : ldv
 $let v_columns = panels ? tile_n * block_n : tile_n * pair
-$let panel_rows = join(I, 0..1, "", "((a->kv_len + ${block_n - 1}) / ${block_n} * ${block_n})")
+$# Rows of V of a head in the copy.
+$let v_step = panels ? block_n : pair
+$let v_copy_rows = v_step == 1 ? "a->kv_len" : join(I, 0..1, "", "((a->kv_len + ${v_step - 1}) / ${v_step} * ${v_step})")
 $let k_param = pack_k ? "" : ", strobe_i64 k_stride"
 $let v_param = pack_v ? "" : ", strobe_i64 v_stride"
 $let k_arg = pack_k ? "" : ", k_stride"

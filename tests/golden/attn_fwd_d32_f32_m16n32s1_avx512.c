@@ -28,7 +28,7 @@ static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
 }
 
 static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
-  return (a->batch * a->heads_kv * ((a->kv_len + 0) / 1) * 128 + 63) / 64 * 64;
+  return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
 }
 
 // n rows of 32 f32 to contiguous rows of 32 f32.
@@ -58,8 +58,9 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
     pack_k_rows((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
       a->k.row_stride, (float *)a->workspace + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
     const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride + row * a->v.row_stride;
-    pack_k_rows(v, a->v.row_stride,
-      (float *)((char *)a->workspace + packed_k_bytes(a)) + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
+    float *to = (float *)((char *)a->workspace + packed_k_bytes(a)) +
+      ((batch * a->heads_kv + head) * a->kv_len + row) * 32;
+    pack_k_rows(v, a->v.row_stride, to, n);
   }
   (void)scratch;
 }
@@ -1126,7 +1127,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
     const float *k = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
     const float *v = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
-      (batch * a->heads_kv + head_kv) * ((a->kv_len + 0) / 1) * 32;
+      (batch * a->heads_kv + head_kv) * a->kv_len * 32;
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     const strobe_i64 keys = sequence_keys(a, batch);
     const struct block_range blocks = visit(a, keys, q0, n);
