@@ -65,6 +65,14 @@ static void embed_plans_and_executes(void **state) {
        "--libs strobe) && LD_LIBRARY_PATH=../strobe/lib ./embed");
 }
 
+static void openmp_threads_give_the_same_bits(void **state) {
+  (void)state;
+  needs("pkg-config");
+  runs("cd embed && cc -fopenmp -Wall -Wextra -Werror openmp.c -o openmp $(PKG_CONFIG_PATH=../strobe/lib/pkgconfig "
+       "pkg-config --cflags --libs strobe) && LD_LIBRARY_PATH=../strobe/lib OMP_NUM_THREADS=3 ./openmp | grep '^3 "
+       ".*same'");
+}
+
 // Tunes, finds the record, ships it; with as much time as this machine, which others may be using, wants.
 static void autotune_finds_what_it_recorded(void **state) {
   (void)state;
@@ -148,13 +156,10 @@ static void cmake_writes_kernels_during_the_build(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(the_demo_is_within_its_bounds),
-      cmocka_unit_test(embed_plans_and_executes),
-      cmocka_unit_test(autotune_finds_what_it_recorded),
-      cmocka_unit_test(python_agrees_with_numpy),
-      cmocka_unit_test(peers_are_checked),
-      cmocka_unit_test(vendored_needs_no_strobe),
-      cmocka_unit_test(cmake_writes_kernels_during_the_build),
+      cmocka_unit_test(the_demo_is_within_its_bounds),     cmocka_unit_test(embed_plans_and_executes),
+      cmocka_unit_test(openmp_threads_give_the_same_bits), cmocka_unit_test(autotune_finds_what_it_recorded),
+      cmocka_unit_test(python_agrees_with_numpy),          cmocka_unit_test(peers_are_checked),
+      cmocka_unit_test(vendored_needs_no_strobe),          cmocka_unit_test(cmake_writes_kernels_during_the_build),
   };
   return cmocka_run_group_tests(tests, install, clean_up);
 }
