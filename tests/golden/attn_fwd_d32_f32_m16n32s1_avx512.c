@@ -31,9 +31,9 @@ static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
   return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
 }
 
-// n rows of 32 f32 to contiguous rows of 32 f32.
-KERNEL void pack_k_rows(const float *from, strobe_i64 stride, float *to, strobe_i64 n) {
-  for (; n > 0; n--, from += stride, to += 32) {
+// n rows of 32 f32 to rows of 32 f32.
+KERNEL void pack_k_rows(const float *from, strobe_i64 next, float *to, strobe_i64 to_next, strobe_i64 n) {
+  for (; n > 0; n--, from += next, to += to_next) {
     __m512 x;
     {
       x = _mm512_loadu_ps(from);
@@ -44,23 +44,39 @@ KERNEL void pack_k_rows(const float *from, strobe_i64 stride, float *to, strobe_
   }
 }
 
-// Work items: KV blocks of every KV head.
+// Work items: as many as there are KV blocks of every KV head.
 static strobe_i64 pack_items(const struct strobe_args *a) {
   return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
 }
 
+// In the order of memory, which hardware foresees: an item is a KV block of one head, or, where the heads of a key lie side by side,
+// a few keys of all heads.
 static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
-  const strobe_i64 blocks = (a->kv_len + 31) / 32;
+  const strobe_i64 blocks = (a->kv_len + 31) / 32, parts = blocks * a->heads_kv;
+  const int across = a->heads_kv > 1 && a->v.head_stride < a->v.row_stride;
+  const strobe_i64 rows = across ? (a->kv_len + 2 * parts - 1) / (2 * parts) * 2 : 32;
   for (strobe_i64 item = first; item < last; item++) {
-    const strobe_i64 row = item % blocks * 32, head = item / blocks % a->heads_kv, batch = item / blocks / a->heads_kv;
-    const strobe_i64 keys = sequence_keys(a, batch), n = keys - row < 32 ? keys - row : 32;
-    if (n <= 0) continue;
-    pack_k_rows((const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride + row * a->k.row_stride,
-      a->k.row_stride, (float *)a->workspace + ((batch * a->heads_kv + head) * a->kv_len + row) * 32, n);
-    const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride + row * a->v.row_stride;
-    float *to = (float *)((char *)a->workspace + packed_k_bytes(a)) +
-      ((batch * a->heads_kv + head) * a->kv_len + row) * 32;
-    pack_k_rows(v, a->v.row_stride, to, n);
+    const strobe_i64 batch = item / parts, head = across ? 0 : item / blocks % a->heads_kv;
+    const strobe_i64 row = (across ? item % parts : item % blocks) * rows, head_kv = batch * a->heads_kv + head;
+    const strobe_i64 keys = sequence_keys(a, batch), end = keys - row < rows ? keys : row + rows;
+    {
+      const float *k = (const float *)a->k.data + batch * a->k.batch_stride + head * a->k.head_stride;
+      float *to = (float *)a->workspace + head_kv * a->kv_len * 32;
+      const strobe_i64 next = across ? a->k.head_stride : a->k.row_stride, to_next = across ? a->kv_len * 32 : 32;
+      for (strobe_i64 r = row, step = across ? 1 : end - row; r < end; r += step)
+        pack_k_rows(k + r * a->k.row_stride, next, to + r * 32, to_next, across ? a->heads_kv : step);
+    }
+    const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride;
+    const strobe_i64 head_size = a->kv_len * 32;
+    float *to = (float *)((char *)a->workspace + packed_k_bytes(a)) + head_kv * head_size;
+    const strobe_i64 next = across ? a->v.head_stride : 1 * a->v.row_stride;
+    const strobe_i64 to_next = across ? head_size : 32;
+    for (strobe_i64 r = row, step; r < end; r += step) {
+      const float *from = v + r * a->v.row_stride;
+      step = across ? 1 : end - r;
+      const strobe_i64 n = across ? a->heads_kv : step / 1;
+      pack_k_rows(from, next, to + r * 32, to_next, n);
+    }
   }
   (void)scratch;
 }
@@ -77,34 +93,56 @@ KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float 
     for (int x = 0; x < 32; x += 16, to += 256) {
       const float *from = q + c * stride + x;
       if (c + 16 <= n) {
+        // The same line of the rows of the next vector, if there is one.
+        const float *ahead = c + 32 <= n ? from + 16 * stride : from;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           r0 = _mm512_loadu_ps(from);
           r2 = _mm512_loadu_ps(from + stride);
           r1 = _mm512_loadu_ps(from + 2 * stride);
           r3 = _mm512_loadu_ps(from + 3 * stride);
         }
         from += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           r4 = _mm512_loadu_ps(from);
           r6 = _mm512_loadu_ps(from + stride);
           r5 = _mm512_loadu_ps(from + 2 * stride);
           r7 = _mm512_loadu_ps(from + 3 * stride);
         }
         from += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           r8 = _mm512_loadu_ps(from);
           r10 = _mm512_loadu_ps(from + stride);
           r9 = _mm512_loadu_ps(from + 2 * stride);
           r11 = _mm512_loadu_ps(from + 3 * stride);
         }
         from += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           r12 = _mm512_loadu_ps(from);
           r14 = _mm512_loadu_ps(from + stride);
           r13 = _mm512_loadu_ps(from + 2 * stride);
           r15 = _mm512_loadu_ps(from + 3 * stride);
         }
         from += 4 * stride;
+        ahead += 4 * stride;
       } else {
         from = q + (c + 0 < n ? c + 0 : n - 1) * stride + x;
         {
@@ -914,34 +952,56 @@ KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, 
         { __m512 even_ = _mm512_shuffle_f32x4(r7, r15, 136); r15 = _mm512_shuffle_f32x4(r7, r15, 221); r7 = even_; }
       }
       if (c + 16 <= n) {
+        // The same line of the rows of the next vector, if there is one.
+        const float *ahead = c + 32 <= n ? to + 16 * stride : to;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           _mm512_storeu_ps(to, r0);
           _mm512_storeu_ps(to + stride, r1);
           _mm512_storeu_ps(to + 2 * stride, r2);
           _mm512_storeu_ps(to + 3 * stride, r3);
         }
         to += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           _mm512_storeu_ps(to, r4);
           _mm512_storeu_ps(to + stride, r5);
           _mm512_storeu_ps(to + 2 * stride, r6);
           _mm512_storeu_ps(to + 3 * stride, r7);
         }
         to += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           _mm512_storeu_ps(to, r8);
           _mm512_storeu_ps(to + stride, r9);
           _mm512_storeu_ps(to + 2 * stride, r10);
           _mm512_storeu_ps(to + 3 * stride, r11);
         }
         to += 4 * stride;
+        ahead += 4 * stride;
         {
+          _mm_prefetch((const char *)(ahead), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 2 * stride), _MM_HINT_T1);
+          _mm_prefetch((const char *)(ahead + 3 * stride), _MM_HINT_T1);
           _mm512_storeu_ps(to, r12);
           _mm512_storeu_ps(to + stride, r13);
           _mm512_storeu_ps(to + 2 * stride, r14);
           _mm512_storeu_ps(to + 3 * stride, r15);
         }
         to += 4 * stride;
+        ahead += 4 * stride;
       } else {
         if (c + 0 < n) {
           {
