@@ -83,11 +83,11 @@ static int default_block_n(int block_m, int block_h, int split) {
 
 // Keys of V that the template reads at a time where heads lie side by side; 0: all keys of a tile of one head after the
 // other. More rows take more keys, that O goes through the cache less often, and that unrolled must fit the instruction
-// cache. What has to be widened takes so many instructions that it doesn't matter.
+// cache. What has to be widened is bound by arithmetic from three rows on, and then tiles are faster.
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h) {
   const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0);
   const int rows = rows_held(block_m);
-  if (!as_is || t->lanes != 16 || block_h < 4) return 0;
+  if (t->lanes != 16 || block_h < 4 || (!as_is && rows > 2)) return 0;
   if (rows < 3 || rows == 4) return 4;
   return rows % 4 == 0 && rows * s->head_dim_v <= SIDE_O_MAX ? 16 : 0;
 }

@@ -101,7 +101,8 @@ static void heads_side_by_side(void **state) {
                                          // one, two, and more fours
                                          "d40v33:f32:b2h12q1k83", "d72v88:bf16:b1h16q1k75", "d24:f32:b1h24/12q1k100",
                                          "d72v40:bf16:causal:b1h8q2k70", "d40v72:f32:causal:b1h40/5q1k83",
-                                         "d72v24:bf16:b1h48/4q1k75", "d33v23:f32:causal:b1h10q8k90"};
+                                         "d72v24:bf16:b1h48/4q1k75", "d33v23:f32:causal:b1h10q8k90",
+                                         "d40v72:f16:b1h12q1k75", "d33v24:q=f32,kv=f16:causal:b1h8q2k70"};
   static const char *const configs[] = {"kernel=decode", "kernel=decode,block_h=1", "kernel=decode,block_h=2",
                                         "kernel=decode,block_h=4,block_n=32", "kernel=decode,block_h=8,prefetch=3"};
   strobe_context *ctx = context_of(1, serial);

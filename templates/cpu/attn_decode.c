@@ -34,10 +34,11 @@ $let quads = block_m / 4 + (block_m % 4 == 3)
 $let rest = block_m % 4 == 3 ? 0 : block_m % 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
-$# Heads side by side are read together: so many at a time, four keys of K and side_keys of V.
+$# Heads side by side are read together: so many at a time, four keys of K and side_keys of V; vectors to a cache line.
 $let side = prefetch ? side_keys : 0
 $let side_heads = quads > 1 ? 1 : quads ? 2 : 4
 $let side_tiles = max(quads, 1)
+$let side_line = 64 / (unit * kv_bytes)
 $# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
 $let s_head = rows * block_n + 16
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
