@@ -48,6 +48,11 @@ $let v_param = pack_v ? "" : ", strobe_i64 v_stride"
 $let k_arg = pack_k ? "" : ", k_stride"
 $let v_arg = pack_v ? "" : ", v_stride"
 $let scale_param = not_prescaled ? ", const float *scale" : ""
+$# Rows of Q and O are fetched beside products; lane loops have no prefetch.
+$let fetches_soon = stages == 2 && algo != "standard" && algo != "fa1" && printer != "scalar"
+$let soon_param = fetches_soon ? ", struct soon *soon" : ""
+$let soon_arg = fetches_soon ? ", &soon" : ""
+$let nothing_arg = fetches_soon ? ", &nothing" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
 $# Tiles of a head whose queries see most come first: what workers end with is short.
 $let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
@@ -78,6 +83,14 @@ $if algo == "fa1"
 $include "cpu/exp_block.inc"
 
 $if stages == 2
+  $if fetches_soon
+    // Rows of Q and O that are wanted soon. The CPU drops prefetches beyond what it has buffers for: a few at a time.
+    struct soon {
+      const ${q_t} *q;
+      const ${o_t} *o;
+      strobe_i64 q_stride, q_rows, o_stride, o_rows;
+    };
+
   $include "cpu/qk_softmax.inc"
 
 $include "cpu/pv.inc"

@@ -568,8 +568,8 @@ static int visible(int nk, int off, int j) {
   return n < 0 ? 0 : n > nk ? nk : n;
 }
 
-// S^T of n rows for the last 1 of the 1 vectors of queries.
-KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
+// S^T of n rows for the last 1 of the 1 vectors of queries. block_max = max(block_max, S).
+KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n, float *block_max, int off) {
   for (; n >= 4; n -= 4) {
     __m512 s0_0, s1_0, s2_0, s3_0;
     __m512 q0;
@@ -631,6 +631,15 @@ KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
       _mm512_storeu_ps(score + 32, s2_0);
       _mm512_storeu_ps(score + 48, s3_0);
     }
+    __m512 top;
+    {
+      top = _mm512_loadu_ps(block_max);
+      top = _mm512_max_ps(top, s0_0);
+      top = _mm512_max_ps(top, s1_0);
+      top = _mm512_max_ps(top, s2_0);
+      top = _mm512_max_ps(top, s3_0);
+      _mm512_storeu_ps(block_max, top);
+    }
     k += 4 * 32 - 32;
     qt -= 512;
     score += 64;
@@ -676,6 +685,13 @@ KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
       _mm512_storeu_ps(score, s0_0);
       _mm512_storeu_ps(score + 16, s1_0);
     }
+    __m512 top;
+    {
+      top = _mm512_loadu_ps(block_max);
+      top = _mm512_max_ps(top, s0_0);
+      top = _mm512_max_ps(top, s1_0);
+      _mm512_storeu_ps(block_max, top);
+    }
     k += 2 * 32 - 32;
     qt -= 512;
     score += 32;
@@ -711,35 +727,26 @@ KERNEL void qk_edge_1(const float *k, const float *qt, float *score, int n) {
     {
       _mm512_storeu_ps(score, s0_0);
     }
+    __m512 top;
+    {
+      top = _mm512_loadu_ps(block_max);
+      top = _mm512_max_ps(top, s0_0);
+      _mm512_storeu_ps(block_max, top);
+    }
     k += 1 * 32 - 32;
     qt -= 512;
     score += 16;
   }
+  (void)off;
 }
 
-// Largest visible score of one column over its first n keys.
-KERNEL void max_edge(const float *score, float *block_max, int n, int off) {
-  __m512 top;
+// No score is there yet.
+KERNEL void lowest(float *block_max) {
+  __m512 x;
   {
-    top = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+    x = _mm512_castsi512_ps(_mm512_set1_epi32((int)0xff800000u));
+    _mm512_storeu_ps(block_max, x);
   }
-  for (; n >= 4; n -= 4, off += 4, score += 64) {
-    {
-      top = _mm512_max_ps(top, _mm512_loadu_ps(score));
-      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 16));
-      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 32));
-      top = _mm512_max_ps(top, _mm512_loadu_ps(score + 48));
-    }
-  }
-  for (; n >= 1; n -= 1, off += 1, score += 16) {
-    {
-      top = _mm512_max_ps(top, _mm512_loadu_ps(score));
-    }
-  }
-  {
-    _mm512_storeu_ps(block_max, top);
-  }
-  (void)off;
 }
 
 // P = 2^(S - m) of one column over its first n keys, 0 where the mask hides a key; l += its sums.
@@ -870,13 +877,10 @@ KERNEL void pv_edge(const float *p, const float *v, const float *alpha, float *o
 // All phases for one such block.
 KERNEL void edge_block(const float *k, const float *v, const float *qt, float *score, float *m, float *l, float *alpha,
                        float *block_max, float *ot, int nk, int off) {
-  qk_edge_1(k, qt, score, nk);
-  for (int j = 0; j < 1; j++) {
-    int n = visible(nk, off, j), c = j * 16;
-    max_edge(score + c, block_max + c, n, off - c);
-    rescale(block_max + c, m + c, l + c, alpha + c);
-    exp_edge(score + c, m + c, l + c, n, off - c);
-  }
+  lowest(block_max);
+  qk_edge_1(k, qt, score, nk, block_max, off);
+  for (int c = 0; c < 16; c += 16) rescale(block_max + c, m + c, l + c, alpha + c);
+  for (int j = 0, c = 0; j < 1; j++, c += 16) exp_edge(score + c, m + c, l + c, visible(nk, off, j), off - c);
   pv_edge(score, v, alpha, ot, nk, off);
 }
 
