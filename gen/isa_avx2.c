@@ -90,6 +90,7 @@ static const struct isa_row rows[] = {
     {"select", "$0 = _mm256_blendv_ps($3, $2, $1)", "vblendvps $0,$3,$2,$1", 0, 0},
     {"prefetch", "_mm_prefetch((const char *)($0p), _MM_HINT_T0)", "prefetcht0 $0", 0, 0},
     {"prefetch_l2", "_mm_prefetch((const char *)($0p), _MM_HINT_T1)", "prefetcht1 $0", 0, 0},
+    {"pin", "PIN($0)", "", 0, 0},
     {"fold4", "$0 = _mm256_add_ps(_mm256_permute2f128_ps($1, $2, 32), _mm256_permute2f128_ps($1, $2, 49))",
      "vperm2f128 t0,$1,$2,32; vperm2f128 $0,$1,$2,49; vaddps $0,t0,$0", 1, 0},
     {"fold2", "$0 = _mm256_add_ps(_mm256_shuffle_ps($1, $2, 68), _mm256_shuffle_ps($1, $2, 238))",

@@ -66,6 +66,7 @@ static const struct isa_row avx512_rows[] = {
     {"select", "$0 = _mm512_mask_blend_ps($1, $3, $2)", "vblendmps $0{$1},$3,$2", 0, 0},
     {"prefetch", "_mm_prefetch((const char *)($0p), _MM_HINT_T0)", "prefetcht0 $0", 0, 0},
     {"prefetch_l2", "_mm_prefetch((const char *)($0p), _MM_HINT_T1)", "prefetcht1 $0", 0, 0},
+    {"pin", "PIN($0)", "", 0, 0},
     {"load_if", "$0 = _mm512_maskz_loadu_ps($1, $2p)", "vmovups $0{$1}{z},$2", 0, 0},
     {"fold8", "$0 = _mm512_add_ps(_mm512_shuffle_f32x4($1, $2, 68), _mm512_shuffle_f32x4($1, $2, 238))",
      "vshuff32x4 t0,$1,$2,68; vshuff32x4 $0,$1,$2,238; vaddps $0,t0,$0", 1, 0.3},

@@ -47,6 +47,7 @@ const struct vop vop_table[] = {
     {"select", "dksr", "$0.u = $1 ? $2.u : $3.u", false},
     {"prefetch", "m", "", false},
     {"prefetch_l2", "m", "", false},                   // soon, but not that soon: into the second-level cache
+    {"pin", "x", "", false},                           // for C compilers: computed here, and no load moves across
     {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read
     // Horizontal sums: log2(lanes) folds of `lanes` vectors leave the sum of each in a lane of its own.
     {"fold8", "drr", "call:fold($0, $1, $2, 8)", false}, // sums of the halves of b, then of c
