@@ -165,8 +165,16 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
   if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .string = value};
 }
 
-// Memory of one worker: Q^T and S (one block) of each stage, O^T, four rows of statistics (stages=2: five), the scale.
-// algo=standard has S in the workspace, fa1 Q^T, O^T, m and l.
+// Whether PV at the diagonal leaves V of hidden keys as it is, unless that leaves a NaN: it then begins again, and must
+// not have changed O^T.
+static bool keeps_o(const struct instance *i) {
+  const int *c = i->config.v;
+  return !config_is_decode(&i->config) && config_algo(&i->config) == ALGO_FA3 && i->spec.mask != MASK_FULL &&
+         c[CFG_DIAGONAL] != DIAGONAL_MASK && i->target->lanes == 16;
+}
+
+// Memory of one worker: Q^T and S (one block) of each stage, O^T (before and after a block at the diagonal), four rows
+// of statistics (stages=2: five), the scale. algo=standard has S in the workspace, fa1 Q^T, O^T, m and l.
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
   if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
@@ -176,7 +184,7 @@ static int64_t scratch_bytes(const struct instance *i) {
   const enum algo_kind algo = config_algo(&i->config);
   const int64_t rows = algo == ALGO_STANDARD ? (q > o ? q : o) + 2
                        : algo == ALGO_FA1    ? s + 3
-                                             : stages * q + s + o + 3 + stages;
+                                             : stages * q + s + (keeps_o(i) ? 2 : 1) * o + 3 + stages;
   return 4 * (rows * c[CFG_BLOCK_M] + 16);
 }
 
@@ -201,6 +209,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "stages", c[CFG_STAGES]);
   bind_str(b, "algo", config_is_decode(&i->config) ? "" : algo_names[config_algo(&i->config)]);
   bind_int(b, "diagonal_skips", c[CFG_DIAGONAL] != DIAGONAL_MASK);
+  bind_int(b, "keeps_o", keeps_o(i));
   bind_int(b, "unroll", c[CFG_UNROLL]);
   bind_int(b, "prefetch", c[CFG_PREFETCH]);
   bind_int(b, "block_h", c[CFG_BLOCK_H]);
