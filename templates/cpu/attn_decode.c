@@ -74,7 +74,7 @@ $for TM in 0..3
   $let kn = lanes / tm
   $let is_first = tm == first_rows
   $if is_first || tm == rest
-    $if !is_first || quads > 1 || follow || !prefetch
+    $if !is_first || quads > 1 || !prefetch
       $include "cpu/decode_qk.inc" with far = 0
 
     $if is_first && prefetch
