@@ -198,6 +198,38 @@ static void configs_agree_with_the_oracle(void **state) {
   }
 }
 
+// The most keys whose V a worker copies for itself: with one more the workspace has room for all of V.
+static int64_t own_keys(const struct strobe_kernel *k) {
+  struct strobe_args args = {.batch = 1, .heads = 1, .heads_kv = 1, .q_len = 1, .kv_len = 1};
+  for (int64_t before = k->workspace_bytes(&args); args.kv_len < 4096; before = k->workspace_bytes(&args)) {
+    args.kv_len++;
+    if (k->workspace_bytes(&args) - before > 64 << 10) return args.kv_len - 1;
+  }
+  return 0;
+}
+
+// Up to so many keys each worker copies V, beyond them a step does; with copies of K and without.
+static void either_side_of_a_copy_of_v(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  static const char *const specs[] = {"d256:f32:causal", "d256:bf16", "d250:bf16:causal", "d256:f16:causal"};
+  int tried = 0;
+  for (size_t n = 0; n < sizeof specs / sizeof *specs; n++)
+    for (int i = 0; i < 2 * target_count; i++) {
+      const struct target *t = &target_table[i / 2];
+      const struct spec s = problem_of(specs[n]).spec;
+      struct test_kernel k;
+      if (t->family != FAMILY_CPU || !t->vregs || !cpu_has_target(t)) continue;
+      if (!make_kernel(&s, t, i % 2 ? "stages=2,pack_k=0" : "stages=2,pack_k=1", PRINTER_CODE, &k)) continue;
+      const int64_t limit = own_keys(k.kernel);
+      assert_true(limit > 0);
+      for (int64_t keys = limit - 1; keys <= limit + 1; keys++) run_case(&k, &s, 70, keys, keys != limit);
+      free_kernel(&k);
+      tried++;
+    }
+  print_message("%d kernels\n", tried);
+}
+
 // Where the diagonal crosses a tile decides which code runs: all offsets against the lanes.
 static void every_diagonal(void **state) {
   (void)state;
@@ -244,6 +276,7 @@ int main(void) {
       cmocka_unit_test_teardown(every_target_has_code, tell_current),
       cmocka_unit_test_teardown(specs_agree_with_the_oracle, tell_current),
       cmocka_unit_test_teardown(configs_agree_with_the_oracle, tell_current),
+      cmocka_unit_test_teardown(either_side_of_a_copy_of_v, tell_current),
       cmocka_unit_test_teardown(every_diagonal, tell_current),
       cmocka_unit_test_teardown(compiled_in_kernels_agree_with_the_oracle, tell_current),
   };

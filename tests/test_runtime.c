@@ -74,7 +74,10 @@ static void test_callback_is_used(void **state) {
   struct tensors t = tensors_of(plan, LAYOUT_BNHD, 1);
   struct strobe_io io = io_of(&t);
   assert_ok(strobe_execute(plan, &io));
-  assert_int_equal(calls, plan->kernel ? (int)plan->kernel->n_steps : 1);
+  int steps = plan->kernel ? 0 : 1; // those that have work
+  for (unsigned i = 0; plan->kernel && i < plan->kernel->n_steps; i++)
+    steps += plan->kernel->step[i].items(&t.args) > 0;
+  assert_int_equal(calls, steps);
   check_result(plan, LAYOUT_BNHD, 1, &t);
   tensors_free(&t);
   strobe_plan_destroy(plan);

@@ -39,20 +39,25 @@ $let rest_steps = min(pv_steps, 4 / pair)
 $let ldk = pack_k ? k_width : "k_stride"
 $let ldv = pack_v ? v_width * pair : "v_stride"
 $let v_key = panels ? tile_n : ldv
-$let v_columns = panels ? tile_n * block_n : tile_n * pair
-$# Rows of V of a head in the copy.
-$let v_step = panels ? block_n : pair
-$let v_copy_rows = v_step == 1 ? "a->kv_len" : join(I, 0..1, "", "((a->kv_len + ${v_step - 1}) / ${v_step} * ${v_step})")
+$# Panels are a line further apart than they are long: lines of all panels of a key would else share two sets of a first-level cache.
+$let v_columns = panels ? tile_n * block_n + 16 : tile_n * pair
+$let v_panels = panels ? v_width / tile_n * v_columns : 0
+$# From one KV block to the next, and how many elements the copy of a head has.
+$let v_block = panels ? v_panels : join(I, 0..1, "", "${block_n / pair} * ${ldv}")
+$let v_head = panels ? join(I, 0..1, "", "((a->kv_len + ${block_n - 1}) / ${block_n} * ${v_panels})") : pair == 2 ? join(I, 0..1, "", "((a->kv_len + 1) / 2 * ${2 * v_width})") : join(I, 0..1, "", "(a->kv_len * ${v_width})")
 $let k_param = pack_k ? "" : ", strobe_i64 k_stride"
 $let v_param = pack_v ? "" : ", strobe_i64 v_stride"
 $let k_arg = pack_k ? "" : ", k_stride"
 $let v_arg = pack_v ? "" : ", v_stride"
 $let scale_param = not_prescaled ? ", const float *scale" : ""
+$# The last row of V may lack the other of its pair.
+$let lone_row = pack_v && pair == 2
+$let zeros_param = lone_row ? ", const unsigned short *zeros" : ""
+$let zeros_arg = lone_row ? ", zeros" : ""
 $# Rows of Q and O are fetched beside products; lane loops have no prefetch.
 $let fetches_soon = stages == 2 && algo != "standard" && algo != "fa1" && printer != "scalar"
 $let soon_param = fetches_soon ? ", struct soon *soon" : ""
 $let soon_arg = fetches_soon ? ", &soon" : ""
-$let nothing_arg = fetches_soon ? ", &nothing" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
 $# Tiles of a head whose queries see most come first: what workers end with is short.
 $let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
@@ -84,11 +89,13 @@ $include "cpu/exp_block.inc"
 
 $if stages == 2
   $if fetches_soon
-    // Rows of Q and O that are wanted soon. The CPU drops prefetches beyond what it has buffers for: a few at a time.
+    // Rows that are wanted soon. The CPU drops prefetches beyond what it has buffers for: a few at a time.
     struct soon {
       const ${q_t} *q;
       const ${o_t} *o;
-      strobe_i64 q_stride, q_rows, o_stride, o_rows;
+      const ${c_t} *k;
+      const ${kv_t} *v;
+      strobe_i64 q_stride, o_stride, k_stride, v_stride, q_rows, o_rows, k_rows, v_rows;
     };
 
   $include "cpu/qk_softmax.inc"

@@ -28,7 +28,7 @@ static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
 }
 
 static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
-  return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
+  return (a->batch * a->heads_kv * (a->kv_len * 32) * 4 + 63) / 64 * 64;
 }
 
 // n rows of 32 f32 to rows of 32 f32.
@@ -44,17 +44,36 @@ KERNEL void pack_k_rows(const float *from, strobe_i64 next, float *to, strobe_i6
   }
 }
 
-// Work items: as many as there are KV blocks of every KV head.
+// V of keys first to end of one KV block, rows of a head that are `stride` apart, to the head's copy.
+static void pack_v_block(const float *v, strobe_i64 stride, strobe_i64 first, strobe_i64 end, float *to) {
+  const strobe_i64 next = 1 * stride, to_next = 32;
+  for (strobe_i64 r = first, n; r < end; r += 1 * n) {
+    const float *from = v + r * stride;
+    n = end - r < 1 ? 1 : (end - r) / 1;
+    pack_k_rows(from, next, to + r * 32, to_next, n);
+  }
+}
+
+// The same of n heads side by side, so in the order of memory, which hardware foresees.
+static void pack_v_across(const float *v, strobe_i64 stride, strobe_i64 next, strobe_i64 first, strobe_i64 end,
+                          float *to, strobe_i64 to_next, strobe_i64 n) {
+  for (strobe_i64 r = first; r < end; r += 1) {
+    const float *from = v + r * stride;
+    pack_k_rows(from, next, to + r * 32, to_next, n);
+  }
+}
+
+// Work items: as many as there are KV blocks of every KV head. 
 static strobe_i64 pack_items(const struct strobe_args *a) {
   return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
 }
 
-// In the order of memory, which hardware foresees: an item is a KV block of one head, or, where the heads of a key lie side by side,
-// a few keys of all heads.
+// An item is a KV block of one head, or, where the heads of a key lie side by side, a few keys of all heads.
 static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
   const strobe_i64 blocks = (a->kv_len + 31) / 32, parts = blocks * a->heads_kv;
   const int across = a->heads_kv > 1 && a->v.head_stride < a->v.row_stride;
   const strobe_i64 rows = across ? (a->kv_len + 2 * parts - 1) / (2 * parts) * 2 : 32;
+  (void)scratch;
   for (strobe_i64 item = first; item < last; item++) {
     const strobe_i64 batch = item / parts, head = across ? 0 : item / blocks % a->heads_kv;
     const strobe_i64 row = (across ? item % parts : item % blocks) * rows, head_kv = batch * a->heads_kv + head;
@@ -67,18 +86,13 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
         pack_k_rows(k + r * a->k.row_stride, next, to + r * 32, to_next, across ? a->heads_kv : step);
     }
     const float *v = (const float *)a->v.data + batch * a->v.batch_stride + head * a->v.head_stride;
-    const strobe_i64 head_size = a->kv_len * 32;
+    const strobe_i64 head_size = (a->kv_len * 32);
     float *to = (float *)((char *)a->workspace + packed_k_bytes(a)) + head_kv * head_size;
-    const strobe_i64 next = across ? a->v.head_stride : 1 * a->v.row_stride;
-    const strobe_i64 to_next = across ? head_size : 32;
-    for (strobe_i64 r = row, step; r < end; r += step) {
-      const float *from = v + r * a->v.row_stride;
-      step = across ? 1 : end - r;
-      const strobe_i64 n = across ? a->heads_kv : step / 1;
-      pack_k_rows(from, next, to + r * 32, to_next, n);
-    }
+    if (across)
+      pack_v_across(v, a->v.row_stride, a->v.head_stride, row, end, to, head_size, a->heads_kv);
+    else
+      pack_v_block(v, a->v.row_stride, row, end, to);
   }
-  (void)scratch;
 }
 
 static strobe_i64 workspace_bytes(const struct strobe_args *a) {
@@ -1191,7 +1205,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
     const float *k = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
     const float *v = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
-      (batch * a->heads_kv + head_kv) * a->kv_len * 32;
+      (batch * a->heads_kv + head_kv) * (a->kv_len * 32);
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     const strobe_i64 keys = sequence_keys(a, batch);
     const struct block_range blocks = visit(a, keys, q0, n);
