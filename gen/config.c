@@ -26,10 +26,9 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_EXP] = {"exp", FAMILY_CPU, "table1, table2, poly3 or poly5",
                  "how exp2 is computed: table or not, degree of the polynomial"},
     [CFG_PREFETCH] = {"prefetch", FAMILY_CPU, "0 to 64", "K and V rows ahead that are prefetched by software; 0: none"},
-    [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows first; 0: it is read in place"},
-    [CFG_PACK_V] =
-        {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
-         "1: V is copied (bf16: pairs of rows interleaved), a short one by each worker, else first; 0: read in place"},
+    [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows; 0: it is read in place"},
+    [CFG_PACK_V] = {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
+                    "1: V is copied (bf16: pairs of rows interleaved); 0: it is read in place"},
     [CFG_KERNEL] =
         {"kernel", FAMILY_CPU, "auto, prefill or decode",
          "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of queries"},

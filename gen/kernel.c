@@ -173,15 +173,29 @@ static bool keeps_o(const struct instance *i) {
          c[CFG_DIAGONAL] != DIAGONAL_MASK && i->target->lanes == 16;
 }
 
-// Keys of a head whose V fits beside the rest of a tile in the second-level cache: a worker then copies what it reads
-// itself, under the products, which hides a copy that else waits for memory. 0: never.
-enum { OWN_V_BYTES = 256 << 10 };
+// Keys of a head of which V (stages=1: and K), so many bytes of each, fits beside the rest of a tile in the
+// second-level cache: each worker then copies what it reads, in place of a step that waits for memory and other
+// workers. 0: never.
+enum { OWN_BYTES = 256 << 10 };
+
+static bool owns_k(const struct instance *i) { return i->config.v[CFG_PACK_K] && i->config.v[CFG_STAGES] == 1; }
 
 static int64_t own_keys(const struct instance *i) {
   const int *c = i->config.v;
-  if (config_is_decode(&i->config) || config_algo(&i->config) != ALGO_FA3 || !c[CFG_PACK_V]) return 0;
-  const int64_t row = config_v_width(&i->spec, &i->config) * (spec_pairs(&i->spec, i->target) ? 2 : 4);
-  return OWN_V_BYTES / row / c[CFG_BLOCK_N] * c[CFG_BLOCK_N];
+  if (config_is_decode(&i->config) || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
+  const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
+  const int64_t row = (k > v ? k : v) * (spec_pairs(&i->spec, i->target) ? 2 : 4);
+  return OWN_BYTES / row / c[CFG_BLOCK_N] * c[CFG_BLOCK_N];
+}
+
+// Their copies. V is pairs of rows and a row of zeros, or (what is longer) panels of four columns with a line after
+// each.
+static int64_t own_bytes(const struct instance *i) {
+  const int64_t keys = own_keys(i), pairs = spec_pairs(&i->spec, i->target);
+  if (!keys) return 0;
+  const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
+  const int64_t more = pairs ? v : keys / i->config.v[CFG_BLOCK_N] * 4 * v;
+  return ((pairs ? 2 : 4) * (keys * (k + v) + more) + 63) / 64 * 64;
 }
 
 // Memory of one worker: Q^T and S (one block) of each stage, O^T (before and after a block at the diagonal), four rows
@@ -196,10 +210,7 @@ static int64_t scratch_bytes(const struct instance *i) {
   const int64_t rows = algo == ALGO_STANDARD ? (q > o ? q : o) + 2
                        : algo == ALGO_FA1    ? s + 3
                                              : stages * q + s + (keeps_o(i) ? 2 : 1) * o + 3 + stages;
-  // V of the worker's own: pairs of rows and a row of zeros, or panels of four columns with a line after each.
-  const int64_t own = own_keys(i),
-                bytes = spec_pairs(&i->spec, i->target) ? 2 * o * (own + 1) : 4 * o * (own + own / c[CFG_BLOCK_N] * 4);
-  return 4 * (rows * c[CFG_BLOCK_M] + 16) + (own ? (bytes + 63) / 64 * 64 : 0);
+  return 4 * (rows * c[CFG_BLOCK_M] + 16) + own_bytes(i);
 }
 
 static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o,
@@ -224,7 +235,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "algo", config_is_decode(&i->config) ? "" : algo_names[config_algo(&i->config)]);
   bind_int(b, "diagonal_skips", c[CFG_DIAGONAL] != DIAGONAL_MASK);
   bind_int(b, "keeps_o", keeps_o(i));
-  bind_int(b, "own_keys", config_is_decode(&i->config) ? 0 : own_keys(i));
+  bind_int(b, "own_keys", own_keys(i));
   bind_int(b, "unroll", c[CFG_UNROLL]);
   bind_int(b, "prefetch", c[CFG_PREFETCH]);
   bind_int(b, "block_h", c[CFG_BLOCK_H]);

@@ -72,7 +72,7 @@ enum config_field {
   CFG_UNROLL,   // head_dim steps of QK that are straight-line code; a divisor of k_width (0 on input = auto, -2 = full)
   CFG_EXP,      // enum exp_kind
   CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
-  CFG_PACK_K,   // 1: K copied to contiguous rows first; 0: read in place
+  CFG_PACK_K,   // 1: K copied to contiguous rows; 0: read in place
   CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
   CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
   CFG_ALGO,     // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3

@@ -39,8 +39,8 @@ $let rest_steps = min(pv_steps, 4 / pair)
 $let ldk = pack_k ? k_width : "k_stride"
 $let ldv = pack_v ? v_width * pair : "v_stride"
 $let v_key = panels ? tile_n : ldv
-$# Panels are a line further apart than they are long: lines of all panels of a key would else share two sets of a first-level cache.
-$let v_columns = panels ? tile_n * block_n + 16 : tile_n * pair
+$# Panels of a multiple of 2 KB are a line further apart than they are long: the lines of a key would else share two sets of a cache.
+$let v_columns = panels ? tile_n * block_n + (tile_n * block_n % 512 == 0 ? 16 : 0) : tile_n * pair
 $let v_panels = panels ? v_width / tile_n * v_columns : 0
 $# From one KV block to the next, and how many elements the copy of a head has.
 $let v_block = panels ? v_panels : join(I, 0..1, "", "${block_n / pair} * ${ldv}")
@@ -54,6 +54,8 @@ $# The last row of V may lack the other of its pair.
 $let lone_row = pack_v && pair == 2
 $let zeros_param = lone_row ? ", const unsigned short *zeros" : ""
 $let zeros_arg = lone_row ? ", zeros" : ""
+$# Workers copy V of so few keys themselves, and K if it is copied and need not be there a tile ahead.
+$let own_k = own_keys && pack_k && stages == 1
 $# Rows of Q and O are fetched beside products; lane loops have no prefetch.
 $let fetches_soon = stages == 2 && algo != "standard" && algo != "fa1" && printer != "scalar"
 $let soon_param = fetches_soon ? ", struct soon *soon" : ""
@@ -70,6 +72,9 @@ $constants
 $include "cpu/lengths.inc"
 
 $include "cpu/pack.inc"
+
+$if own_keys
+  $include "cpu/own.inc"
 
 $include "cpu/pack_q.inc"
 

@@ -24,10 +24,12 @@ static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
 }
 
 static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
+  if (a->kv_len <= 2048) return 0;
   return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
 }
 
 static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
+  if (a->kv_len <= 2048) return 0;
   return (a->batch * a->heads_kv * (a->kv_len * 32) * 4 + 63) / 64 * 64;
 }
 
@@ -63,8 +65,9 @@ static void pack_v_across(const float *v, strobe_i64 stride, strobe_i64 next, st
   }
 }
 
-// Work items: as many as there are KV blocks of every KV head. 
+// Work items: as many as there are KV blocks of every KV head. Of so few keys workers copy K and V themselves.
 static strobe_i64 pack_items(const struct strobe_args *a) {
+  if (a->kv_len <= 2048) return 0;
   return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
 }
 
@@ -97,6 +100,54 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
 
 static strobe_i64 workspace_bytes(const struct strobe_args *a) {
   return packed_k_bytes(a) + packed_v_bytes(a);
+}
+
+// What a worker has copied for itself where keys are few: of a head of so many keys the first n_v of V and n_k of K, from their rows.
+struct own {
+  int used;
+  strobe_i64 keys;
+  const float *k;
+  float *k_copy;
+  strobe_i64 n_k;
+  const float *v;
+  float *v_copy;
+  strobe_i64 n_v;
+};
+
+static void own_begin(const struct strobe_args *a, void *memory, struct own *own) {
+  own->used = a->kv_len <= 2048;
+  own->keys = 0;
+  own->k = 0;
+  own->k_copy = memory;
+  own->v = 0;
+  own->v_copy = own->k_copy + 65536;
+}
+
+// Forgets another head.
+static void own_head(struct own *own, const void *k, const void *v, strobe_i64 keys) {
+  if (own->v == v && own->keys == keys && own->k == k) return;
+  own->keys = keys;
+  own->k = k;
+  own->n_k = 0;
+  own->v = v;
+  own->n_v = 0;
+}
+
+// Whole blocks of K, and of V, up to key `end`, if they are not there.
+static void copy_k(const struct strobe_args *a, strobe_i64 end, struct own *own) {
+  if (!own->used) return;
+  for (strobe_i64 first = own->n_k; first < end && first < own->keys; first = own->n_k) {
+    own->n_k = own->keys - first < 32 ? own->keys : first + 32;
+    pack_k_rows(own->k + first * a->k.row_stride, a->k.row_stride, own->k_copy + first * 32, 32, own->n_k - first);
+  }
+}
+
+static void copy_v(const struct strobe_args *a, strobe_i64 end, struct own *own) {
+  if (!own->used) return;
+  for (strobe_i64 first = own->n_v; first < end && first < own->keys; first = own->n_v) {
+    own->n_v = own->keys - first < 32 ? own->keys : first + 32;
+    pack_v_block(own->v, a->v.row_stride, first, own->n_v, own->v_copy);
+  }
 }
 
 // Q^T of one tile: 32 rows of 16 queries, times scale log2(e). Queries past the last repeat it.
@@ -1193,6 +1244,32 @@ static void fetch_tile_q(const struct strobe_args *a, strobe_i64 item) {
     a->q.row_stride, a->q_len - q0 < 16 ? a->q_len - q0 : 16);
 }
 
+// n rows that are wanted soon, into the second-level cache.
+KERNEL void fetch_k(const float *row, strobe_i64 stride, strobe_i64 n) {
+  for (; n > 0; n--, row += stride) {
+    {
+      _mm_prefetch((const char *)(row), _MM_HINT_T1);
+      _mm_prefetch((const char *)(row + 16), _MM_HINT_T1);
+    }
+  }
+}
+// n rows that are wanted soon, into the second-level cache.
+KERNEL void fetch_v(const float *row, strobe_i64 stride, strobe_i64 n) {
+  for (; n > 0; n--, row += stride) {
+    {
+      _mm_prefetch((const char *)(row), _MM_HINT_T1);
+      _mm_prefetch((const char *)(row + 16), _MM_HINT_T1);
+    }
+  }
+}
+
+// The next block, up to key `end`, that the worker has yet to copy.
+static void fetch_own(const struct strobe_args *a, const struct own *own, strobe_i64 end) {
+  if (!own->used) return;
+  fetch_k(own->k + own->n_k * a->k.row_stride, a->k.row_stride, end - own->n_k < 32 ? end - own->n_k : 32);
+  fetch_v(own->v + own->n_v * a->v.row_stride, a->v.row_stride, end - own->n_v < 32 ? end - own->n_v : 32);
+}
+
 // FlashAttention-2 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
 static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
   float *const qt = scratch, *const s = qt + 512, *const ot = s + 512;
@@ -1200,21 +1277,30 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
   float *const block_max = alpha + 16, *const scale = block_max + 16;
   const strobe_i64 tiles = (a->q_len + 15) / 16, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
   scale[0] = a->scale * 1.44269504088896341f; // softmax in powers of two
+  struct own own;
+  own_begin(a, scale + 16, &own);
   for (strobe_i64 item = first; item < last; item++) {
     const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
-    const float *k = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
-    const float *v = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
+    const void *k_rows = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
+    if (a->kv_len <= 2048) k_rows = (const float *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
+    const void *v_rows = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
       (batch * a->heads_kv + head_kv) * (a->kv_len * 32);
+    if (a->kv_len <= 2048) v_rows = (const float *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     const strobe_i64 keys = sequence_keys(a, batch);
     const struct block_range blocks = visit(a, keys, q0, n);
+    own_head(&own, k_rows, v_rows, keys);
+    const float *v = own.used ? own.v_copy : v_rows;
+    const float *k = own.used ? own.k_copy : k_rows;
+    fetch_own(a, &own, blocks.end);
 
     pack_q(q, a->q.row_stride, n, scale, qt);
     start(ot, m, l);
     const strobe_i64 whole = blocks.full + (blocks.rest > 0);
     for (strobe_i64 j = 0; j < whole; j++) {
       const int n_block = block_keys(blocks, j);
+      copy_k(a, j * 32 + n_block, &own);
       qk_block(k, qt, s, block_max, n_block);
       for (int c = 0; c < 16; c += 16) rescale(block_max + c, m + c, l + c, alpha + c);
       exp_block(s, m, l, 0, n_block);
@@ -1223,10 +1309,14 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
         fetch_tile_o(a, item);
         if (item + 1 < last) fetch_tile_q(a, item + 1);
       }
+      copy_v(a, j * 32 + n_block, &own);
+      fetch_own(a, &own, blocks.end);
       pv_block(s, v, alpha, ot, n_block);
       k += n_block * 32;
       v += n_block / 1 * 32;
     }
+    copy_k(a, blocks.end, &own);
+    copy_v(a, blocks.end, &own);
     for (strobe_i64 t = blocks.full * 32 + blocks.rest; t < blocks.end; t += 32) {
       const int n_block = (int)(keys - t < 32 ? keys - t : 32);
       edge_block(k, v, qt, s, m, l, alpha, block_max, ot, n_block, diagonal_offset(a, keys, q0, t));
@@ -1241,7 +1331,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
 const struct strobe_kernel attn_fwd_d32_f32_m16n32s1_avx512_d7942d5a = {
   STROBE_ABI,
   2,
-  6464,
+  563520,
   workspace_bytes,
   {
     {"pack", pack_items, pack},
