@@ -102,7 +102,7 @@ static strobe_i64 workspace_bytes(const struct strobe_args *a) {
   return packed_k_bytes(a) + packed_v_bytes(a);
 }
 
-// What a worker has copied for itself where keys are few: of a head of so many keys the first n_v of V and n_k of K, from their rows.
+// A worker's own copies, used where keys are few: of the rows k and v of a head of so many keys, the first n_k and n_v.
 struct own {
   int used;
   strobe_i64 keys;
@@ -119,7 +119,9 @@ static void own_begin(const struct strobe_args *a, void *memory, struct own *own
   own->keys = 0;
   own->k = 0;
   own->k_copy = memory;
+  own->n_k = 0;
   own->v = 0;
+  own->n_v = 0;
   own->v_copy = own->k_copy + 65536;
 }
 
