@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #define KERNEL static __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define PIN(a) __asm__ volatile("" : "+v"(a) : : "memory")
 
 // The first n of 16 lanes.
 static inline __mmask16 first_lanes(strobe_i64 n) {
