@@ -17,6 +17,9 @@ static const unsigned exp2_b1[16] = { // degree 2, linear term
 static const unsigned exp2_b2[16] = { // degree 2, quadratic term
   0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
   0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
+// Whether workers copy what they read of V and K themselves.
+static int few_keys(const struct strobe_args *a) { return a->kv_len <= 2048; }
+
 // Keys of a sequence.
 static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
   if (!a->kv_lens) return a->kv_len;
@@ -25,12 +28,12 @@ static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
 }
 
 static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
-  if (a->kv_len <= 2048) return 0;
+  if (few_keys(a)) return 0;
   return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
 }
 
 static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
-  if (a->kv_len <= 2048) return 0;
+  if (few_keys(a)) return 0;
   return (a->batch * a->heads_kv * (a->kv_len * 32) * 4 + 63) / 64 * 64;
 }
 
@@ -68,7 +71,7 @@ static void pack_v_across(const float *v, strobe_i64 stride, strobe_i64 next, st
 
 // Work items: as many as there are KV blocks of every KV head. Of so few keys workers copy K and V themselves.
 static strobe_i64 pack_items(const struct strobe_args *a) {
-  if (a->kv_len <= 2048) return 0;
+  if (few_keys(a)) return 0;
   return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
 }
 
@@ -116,7 +119,7 @@ struct own {
 };
 
 static void own_begin(const struct strobe_args *a, void *memory, struct own *own) {
-  own->used = a->kv_len <= 2048;
+  own->used = few_keys(a);
   own->keys = 0;
   own->k = 0;
   own->k_copy = memory;
@@ -1286,10 +1289,10 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
     const void *k_rows = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
-    if (a->kv_len <= 2048) k_rows = (const float *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
+    if (few_keys(a)) k_rows = (const float *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
     const void *v_rows = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
       (batch * a->heads_kv + head_kv) * (a->kv_len * 32);
-    if (a->kv_len <= 2048) v_rows = (const float *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
+    if (few_keys(a)) v_rows = (const float *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     const strobe_i64 keys = sequence_keys(a, batch);
     const struct block_range blocks = visit(a, keys, q0, n);
