@@ -335,7 +335,11 @@ static void test_threads(void **state) {
   (void)state;
   pthread_t threads[64];
   for (intptr_t i = 0; i < 64; i++) assert_int_equal(pthread_create(&threads[i], NULL, compile_many, (void *)i), 0);
+#ifdef __SANITIZE_ADDRESS__ // its allocator takes no lock before a fork: a child may wait for a thread it lacks
+  print_message("could not check: forks beside compilations under AddressSanitizer\n");
+#else
   for (int i = 0; i < 4; i++) assert_int_equal(run_in_child(compile_and_check), CHILD_OK); // fork beside compilations
+#endif
   for (int i = 0; i < 64; i++) {
     void *bad;
     assert_int_equal(pthread_join(threads[i], &bad), 0);
