@@ -79,14 +79,18 @@ static void put_case(struct buf *t, int index) {
 }
 
 // Operations of pairs where there is no dot product, of tables where there are none, of more lanes than there are.
+static bool any_of(const char *op, const char *const *names, size_t n) {
+  for (size_t i = 0; i < n; i++)
+    if (!strcmp(op, names[i])) return true;
+  return false;
+}
+
 static bool may_lack(const struct target *t, const char *op) {
   static const char *const pairs[] = {"dot", "bf16_pair"}, *const tables[] = {"lookup", "frac16", "scalef"},
                            *const wide[] = {"fold8", "swap8", "zip16_low", "zip16_high", "zip4_low", "zip4_high"};
-  for (int i = 0; i < 3; i++)
-    if ((!t->bf16_dot && !strcmp(op, pairs[i])) || (!t->lookup && !strcmp(op, tables[i]))) return true;
-  for (int i = 0; i < 6 && t->lanes < 16; i++)
-    if (!strcmp(op, wide[i])) return true;
-  return false;
+  return (!t->bf16_dot && any_of(op, pairs, sizeof pairs / sizeof *pairs)) ||
+         (!t->lookup && any_of(op, tables, sizeof tables / sizeof *tables)) ||
+         (t->lanes < 16 && any_of(op, wide, sizeof wide / sizeof *wide));
 }
 
 static void write_template(const struct target *target) {
