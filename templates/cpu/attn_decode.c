@@ -47,6 +47,8 @@ $assert q_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes
 $include "cpu/prologue.inc"
 $constants
 
+$include "cpu/flush.inc"
+
 $include "cpu/lengths.inc"
 
 $include "cpu/decode_copy_q.inc"
@@ -173,6 +175,7 @@ $if split
   static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? a->batch * a->heads * a->q_len : 0; }
 
   static void merge(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+    const unsigned mode = begin_flush();
     float *const ot = scratch, *const m = ot + ${o_pitch}, *const l = m + 16;
     for (strobe_i64 row = first; row < last; row++) {
       const struct partial p = partial_of(a, row, 0);
@@ -183,6 +186,7 @@ $if split
         a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0,
         visible(a, sequence_keys(a, batch), i) ? ${lanes} : 0);
     }
+    end_flush(mode);
   }
 
 const struct strobe_kernel ${symbol} = {
