@@ -19,6 +19,7 @@ static const struct idea {
     {"+ table exp", "prefetch=0,exp=", true, false, "exp2 from a table in registers"},
     {"+ diagonal kernel", "prefetch=0,exp=", true, true, "vectors of queries that see nothing of a key are skipped"},
     {"+ prefetch", "prefetch=8,exp=", true, true, "K and V 8 rows ahead"},
+    {"+ matrix tiles", "kernel=tiles,exp=", true, true, "products by AMX, in place of vectors"},
 };
 enum { DIAGONAL = 5 }; // the row that a full problem has not
 enum { IDEAS = sizeof ideas / sizeof *ideas, CONFIG_TEXT = 512 };

@@ -3,16 +3,18 @@
 #include "cmd_bench_case.h"
 #include "plot.h"
 
+#include "../runtime/cpu.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 // Per cent of the peak, or how many times as fast as the same problem on one thread.
 enum measure { OF_PEAK, TIMES_ONE_THREAD };
 struct bar {
-  const char *problem, *target; // target NULL: the best of this CPU
+  const char *problem, *target; // target NULL: the best vectors of this CPU
   int threads;
   enum measure as;
-  double resolve, aim; // must, and ought to reach
+  double resolve, aim; // must, and ought to reach; 0: nothing is said
 };
 static bool is_times(const struct bar *b) { return b->as == TIMES_ONE_THREAD; }
 
@@ -43,6 +45,14 @@ static const struct bar bars[] = {
     {"d64:bf16:causal:b1h8q8192k8192", NULL, 1, OF_PEAK, 88, 90},
     {"d128:bf16:b1h8q8192k8192", NULL, 1, OF_PEAK, 90, 94},
     {"d128:bf16:causal:b1h8q8192k8192", NULL, 1, OF_PEAK, 89, 92},
+    {"d128:bf16:b1h8q512k512", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d128:bf16:causal:b1h8q512k512", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d64:bf16:b1h8q2048k2048", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d64:bf16:causal:b1h8q2048k2048", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d128:bf16:b1h8q2048k2048", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d128:bf16:causal:b1h8q2048k2048", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d128:bf16:b1h8q8192k8192", "amxbf16", 1, OF_PEAK, 0, 0},
+    {"d128:bf16:causal:b1h8q8192k8192", "amxbf16", 1, OF_PEAK, 0, 0},
     {"d128:f32:b1h32/8q1k8192", NULL, 1, OF_PEAK, 70, 90},
     {"d128:f16:b1h32/8q1k8192", NULL, 1, OF_PEAK, 80, 90},
     {"d128:bf16:b1h32/8q1k8192", NULL, 1, OF_PEAK, 80, 90},
@@ -113,8 +123,13 @@ static int open_row(struct session *s, struct row *r, struct error *err) {
   const struct strobe_context_options workers = {.size = sizeof workers, .n_workers = r->bar->threads};
   struct bench_case_options each = s->o->each;
   each.threads = r->bar->threads;
-  if (r->bar->target) each.target = r->bar->target;
-  const int status = *ctx ? 0 : cmd_api_error(strobe_context_create(&workers, ctx), err);
+  struct problem p;
+  int status = problem_parse(r->bar->problem, &p, err);
+  if (r->bar->target)
+    each.target = r->bar->target;
+  else if (!each.target && !status)
+    each.target = cpu_best_vector_target(&p.spec)->name;
+  if (!status) status = *ctx ? 0 : cmd_api_error(strobe_context_create(&workers, ctx), err);
   return status ? status : bench_case_open(*ctx, r->bar->problem, &each, &r->timed, err);
 }
 
@@ -160,7 +175,7 @@ static int speed_up(const struct session *s, struct row *r, struct error *err) {
 // ---- reporting ----
 
 static const char *verdict(const struct row *r) {
-  return r->measured >= r->bar->aim ? "aim" : r->measured >= r->bar->resolve ? "yes" : "no";
+  return !r->bar->resolve ? "-" : r->measured >= r->bar->aim ? "aim" : r->measured >= r->bar->resolve ? "yes" : "no";
 }
 
 static void add_row(struct table *t, const struct row *r, const struct bench_summary *m, const char *problem) {
@@ -175,8 +190,9 @@ static void add_row(struct table *t, const struct row *r, const struct bench_sum
   table_cell(t, CELL_PLAIN, "%s", m->unit);
   table_cell(t, style, format, r->measured);
   table_cell(t, CELL_PLAIN, "%s", is_times(r->bar) ? "x 1 thread" : "% of peak");
-  table_cell(t, CELL_PLAIN, "%g", r->bar->resolve);
-  table_cell(t, CELL_PLAIN, "%g", r->bar->aim);
+  const char *bar = r->bar->resolve ? "%g" : "-";
+  table_cell(t, CELL_PLAIN, bar, r->bar->resolve);
+  table_cell(t, CELL_PLAIN, bar, r->bar->aim);
   table_cell(t, style, "%s", verdict(r));
   table_cell(t, CELL_FAINT, "%.1f", m->spread);
 }
@@ -237,9 +253,10 @@ static int report(struct session *s, struct plot_bar *drawn, int *n_drawn, struc
     buf_free(&problem);
     if (!r->shown || r->timed.readers || r->bar->threads > 1) continue;
     drawn[(*n_drawn)++] = (struct plot_bar){&r->timed.problem, r->timed.info.target, m.unit, m.rate};
+    static const char *const peak_names[] = {"f32 multiply-adds", "bf16 dot products"};
     const bool pairs = spec_pairs(&r->timed.problem.spec, r->timed.target);
-    if (m.peak > peaks[pairs].value)
-      peaks[pairs] = (struct plot_line){m.peak, pairs ? "bf16 dot products" : "f32 multiply-adds"};
+    if (m.peak > peaks[pairs].value && !r->timed.target->tiles) // kernels come nowhere near that of tiles
+      peaks[pairs] = (struct plot_line){m.peak, peak_names[pairs]};
   }
   json_end(&j);
   if (!status) status = print(s, &t, &text, err);

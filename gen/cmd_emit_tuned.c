@@ -14,7 +14,7 @@
 struct wish {
   struct tune_key key; // workers: any
   int64_t size[3];     // upper ends of the buckets of q_len, kv_len and group; -1: not given, any
-  bool decode;
+  bool decode, tiles;
 };
 
 // "q1024k4096g+": upper ends, a "+" is without one.
@@ -42,6 +42,7 @@ static int make_wish(const struct emit_tuned *t, const struct problem *p, const 
   if (target->family == FAMILY_CPU || t->machine != t->here) // else the GPU that is here
     snprintf(w->key.machine, sizeof w->key.machine, "%s", t->machine);
   w->decode = config_is_decode(&heuristic);
+  w->tiles = config_is_tiles(&heuristic);
   parse_bucket(w->key.bucket, w->size);
   if (p->q_len < 0) w->size[0] = -1;
   if (p->kv_len < 0 && p->q_len < 0) w->size[1] = -1;
@@ -56,7 +57,8 @@ static bool serves(const struct wish *w, const struct tune_record *r, int64_t si
   config_clear(&c);
   if (r->mark == TUNE_TRIED || strcmp(a->spec, b->spec) || strcmp(a->target, b->target) ||
       strcmp(a->machine, b->machine) || strcmp(a->version, b->version) || strcmp(a->templates, b->templates) ||
-      !parse_bucket(b->bucket, size) || config_parse(r->config, &c, NULL) || config_is_decode(&c) != w->decode)
+      !parse_bucket(b->bucket, size) || config_parse(r->config, &c, NULL) || config_is_decode(&c) != w->decode ||
+      config_is_tiles(&c) != w->tiles)
     return false;
   for (int i = 0; i < 3; i++)
     if (w->size[i] >= 0 && w->size[i] != size[i]) return false;

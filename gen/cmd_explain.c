@@ -139,11 +139,12 @@ static int explain(const char *text, const struct explain_options *o, struct exp
 // "block_n=128" of one field, as config_print gives it, without the name.
 static void field_value(const struct explained *e, int field, char *out, size_t size) {
   const struct config *c = &e->instance.config;
-  if (field == CFG_ALGO && !is_cuda(e) && !config_is_decode(c)) { // said by stages
+  const bool prefill = !is_cuda(e) && !config_is_decode(c) && !config_is_tiles(c);
+  if (field == CFG_ALGO && prefill) { // said by stages
     snprintf(out, size, "%s", algo_names[config_algo(c)]);
     return;
   }
-  if (field == CFG_DIAGONAL && !is_cuda(e) && !config_is_decode(c) && e->instance.spec.mask != MASK_FULL) {
+  if (field == CFG_DIAGONAL && prefill && e->instance.spec.mask != MASK_FULL) {
     snprintf(out, size, "%s", c->v[field] == DIAGONAL_MASK ? "mask" : "skip");
     return;
   }
@@ -304,6 +305,13 @@ static void print_tiles(const struct explained *e, struct buf *out) {
   }
   if (is_cuda(e)) {
     buf_printf(out, "tiles: %d queries x %d keys\n\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
+    return;
+  }
+  if (config_is_tiles(&e->instance.config)) {
+    buf_printf(out,
+               "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
+               "queries x 32 elements of head_dim\n\n",
+               c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N]);
     return;
   }
   buf_printf(out,

@@ -117,6 +117,20 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
   return true;
 }
 
+// What is different for the kernel of matrix tiles.
+static bool tiles_reason(const struct facts *f, enum config_field field, struct buf *out) {
+  if (field == CFG_BLOCK_M && f->q_len > f->v[CFG_BLOCK_M])
+    buf_printf(out, "%d tiles of S side by side; S of two blocks of %d KB stays in the cache", f->vectors,
+               f->v[CFG_BLOCK_N] * f->v[CFG_BLOCK_M] * 4 / 1024);
+  else if (field == CFG_BLOCK_N)
+    buf_printf(out, "one rescale of O per %d keys", f->v[CFG_BLOCK_N]);
+  else if (field == CFG_KERNEL)
+    buf_str(out, "Q, K and V are bf16, and a product of tiles does the work of 256 multiply-adds of vectors");
+  else
+    return false;
+  return true;
+}
+
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_BLOCK_M] = why_block_m,   [CFG_BLOCK_N] = why_block_n,   [CFG_TILE_N] = why_tile_n,
     [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
@@ -138,5 +152,7 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
                           .bf16 = spec_pairs(&i->spec, i->target),
                           .one_tile = p->q_len <= v[CFG_BLOCK_M]};
-  if (!config_is_decode(&i->config) || !decode_reason(&f, field, out)) reasons[field](&f, out);
+  if (config_is_decode(&i->config) && decode_reason(&f, field, out)) return;
+  if (config_is_tiles(&i->config) && tiles_reason(&f, field, out)) return;
+  reasons[field](&f, out);
 }

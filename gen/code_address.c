@@ -75,7 +75,7 @@ static int from_frame(struct printer_state *p, int base, int stride, int64_t coe
   while (i < p->n_kept && !(p->kept[i].base == base && p->kept[i].coefficient == coefficient &&
                             (!coefficient || p->kept[i].stride == stride)))
     i++;
-  if (p->eax_is_count)
+  if (p->eax_is_taken)
     return fail(err, STROBE_UNSUPPORTED, "$block %s needs more than %d general registers", p->scope.label, POOL);
   if (i == p->n_kept) {
     if (p->frame_slots == FRAME_SLOTS)

@@ -123,6 +123,7 @@ int code_operand(struct printer_state *p, const struct operand *o, bool half, st
     }
     // fall through
   case OPD_REG: *out = code_vector(p, o->reg, half); return 0;
+  case OPD_TILE: *out = (struct x86_operand){.kind = X86_TMM, .reg = o->reg, .index = -1}; return 0;
   case OPD_MEM:
   case OPD_BCAST: return code_memory(p, o, out, err);
   case OPD_LITERAL: return code_literal(p, o->bits, out, err);

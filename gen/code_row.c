@@ -10,6 +10,7 @@ static int parse_row_operand(const char **c, struct row_operand *o) {
     o->kind = ROW_OPERAND;
     o->value = (*c)[1] - '0';
     *c += 2;
+    if (!strncmp(*c, "+eax", 4)) o->strided = true, *c += 4;
   } else if (**c == 't') {
     o->kind = ROW_TEMP;
     o->value = (*c)[1] - '0';

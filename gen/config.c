@@ -29,9 +29,10 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_PACK_K] = {"pack_k", FAMILY_CPU, "0 or 1", "1: K is copied to contiguous rows; 0: it is read in place"},
     [CFG_PACK_V] = {"pack_v", FAMILY_CPU, "0 or 1; 1 with bf16",
                     "1: V is copied (bf16: pairs of rows interleaved); 0: it is read in place"},
-    [CFG_KERNEL] =
-        {"kernel", FAMILY_CPU, "auto, prefill or decode",
-         "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of queries"},
+    [CFG_KERNEL] = {"kernel", FAMILY_CPU, "auto, prefill, decode or tiles",
+                    "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of "
+                    "queries; tiles: the "
+                    "same by AMX"},
     [CFG_ALGO] =
         {"algo", FAMILY_CPU, "auto, standard, fa1, fa2 or fa3",
          "standard: S is whole in memory; fa1: KV blocks outside, O rescaled in memory; fa2: stages=1; fa3: stages=2"},
@@ -83,6 +84,7 @@ static const struct word {
     {CFG_SPLIT, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "prefill", KERNEL_PREFILL},
     {CFG_KERNEL, "decode", KERNEL_DECODE},
+    {CFG_KERNEL, "tiles", KERNEL_TILES},
     {CFG_ALGO, "auto", CONFIG_UNSET},
     {CFG_ALGO, "standard", ALGO_STANDARD},
     {CFG_ALGO, "fa1", ALGO_FA1},

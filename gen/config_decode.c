@@ -18,7 +18,7 @@ enum {
   REGISTERS_16 = 16 + 4 + 3 + 1 // accumulators, rows, a vector of K or V and two of its pairs, a temporary
 };
 
-const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode"};
+const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode", "tiles"};
 
 bool config_is_decode(const struct config *c) { return c->v[CFG_KERNEL] == KERNEL_DECODE; }
 

@@ -106,6 +106,7 @@ bool config_top_fits(const struct target *t, const struct config *c) {
 // where it takes some).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
   if (config_is_decode(c)) return decode_vregs(s, t);
+  if (config_is_tiles(c)) return t->lanes + 3; // the transposes
   int cols = c->v[CFG_BLOCK_M] / t->lanes, top = config_top_fits(t, c) ? cols : 0;
   int qk = c->v[CFG_TILE_N] * cols + cols + top + bcast_registers(t, c);
   int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
@@ -269,7 +270,7 @@ static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, 
 
 enum algo_kind config_algo(const struct config *c) {
   if (c->v[CFG_ALGO] != CONFIG_UNSET) return (enum algo_kind)c->v[CFG_ALGO];
-  return c->v[CFG_STAGES] == 2 ? ALGO_FA3 : ALGO_FA2;
+  return c->v[CFG_STAGES] == 2 || config_is_tiles(c) ? ALGO_FA3 : ALGO_FA2;
 }
 
 // fa2 and fa3 are other words for stages=1 and 2, so that a kernel has one name.
@@ -375,6 +376,9 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
   if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
   if (config_is_decode(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !has_prefill_fields(c) && decode_serves(s, t, p)))
     return decode_resolve(s, t, p, c, err);
+  const bool others = has_prefill_fields(c) || c->v[CFG_PREFETCH] != CONFIG_UNSET;
+  if (config_is_tiles(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !others && tiles_serve(s, t)))
+    return tiles_resolve(s, t, p, c, err);
   if (c->v[CFG_BLOCK_H] != CONFIG_UNSET || c->v[CFG_SPLIT] != CONFIG_UNSET)
     return fail(err, STROBE_INVALID,
                 "config field %s does not apply to kernel=prefill: leave it out, or take kernel=decode",

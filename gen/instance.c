@@ -25,6 +25,8 @@ void instance_name(const struct instance *i, struct buf *out) {
   if (config_is_decode(&i->config))
     buf_printf(out, "_decode_m%dn%dh%d%s_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_BLOCK_H],
                v[CFG_SPLIT] ? "_split" : "", i->target->name);
+  else if (config_is_tiles(&i->config))
+    buf_printf(out, "_tiles_m%dn%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], i->target->name);
   else
     buf_printf(out, "%s%s_m%dn%ds%d_%s", v[CFG_ALGO] == CONFIG_UNSET ? "" : "_",
                v[CFG_ALGO] == CONFIG_UNSET ? "" : algo_names[v[CFG_ALGO]], v[CFG_BLOCK_M], v[CFG_BLOCK_N],

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-static const struct isa *const isas[] = {&isa_avx2, &isa_avx512, &isa_avx512bf16};
+static const struct isa *const isas[] = {&isa_avx2, &isa_avx512, &isa_avx512bf16, &isa_amxbf16};
 
 const struct isa *isa_find(const char *name) {
   for (size_t i = 0; name && i < sizeof isas / sizeof isas[0]; i++)

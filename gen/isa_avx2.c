@@ -18,6 +18,7 @@ static const struct isa_row rows[] = {
     {"div", "$0 = _mm256_div_ps($1, $2)", "vdivps $0,$1,$2", 0, 5},
     {"max", "$0 = _mm256_max_ps($1, $2)", "vmaxps $0,$1,$2", 0, 0},
     {"fma", "$0 = _mm256_fmadd_ps($1, $2, $0)", "vfmadd231ps $0,$1,$2", 0, 1},
+    {"scale_sub", "$0 = _mm256_fmsub_ps($0, $1, $2)", "vfmsub213ps $0,$1,$2", 0, 1},
     {"horner", "$0 = _mm256_fmadd_ps($0, $1, $2)", "vfmadd213ps $0,$1,$2", 0, 1},
     {"and", "$0 = _mm256_and_ps($1, $2)", "vandps $0,$1,$2", 0, 0},
     {"round", "$0 = _mm256_round_ps($1, 8)", "vroundps $0,$1,8", 0, 0},

@@ -1,4 +1,4 @@
-// AVX-512 (F, BW, DQ, VL) and AVX512_BF16, one row per operation.
+// AVX-512 (F, BW, DQ, VL), AVX512_BF16 and AMX_BF16, one row per operation.
 #include "vop.h"
 
 static const struct isa_row avx512_rows[] = {
@@ -14,6 +14,7 @@ static const struct isa_row avx512_rows[] = {
     {"max", "$0 = _mm512_max_ps($1, $2)", "vmaxps $0,$1,$2", 0, 0},
     {"fma", "$0 = _mm512_fmadd_ps($1, $2, $0)", "vfmadd231ps $0,$1,$2", 0, 1},
     {"horner", "$0 = _mm512_fmadd_ps($0, $1, $2)", "vfmadd213ps $0,$1,$2", 0, 1},
+    {"scale_sub", "$0 = _mm512_fmsub_ps($0, $1, $2)", "vfmsub213ps $0,$1,$2", 0, 1},
     {"and", "$0 = _mm512_castsi512_ps(_mm512_and_si512($1i, $2i))", "vpandd $0,$1,$2", 0, 0},
     {"round", "$0 = _mm512_roundscale_ps($1, 8)", "vrndscaleps $0,$1,8", 0, 0},
     {"frac", "$0 = _mm512_reduce_ps($1, 8)", "vreduceps $0,$1,8", 0, 0},
@@ -98,6 +99,16 @@ static const struct isa_row bf16_rows[] = {
      "eax $2; vpbroadcastd t0,eax; vpcmpd kt,t0,#iota,6; vcvtneps2bf16 yt0,$1; vmovdqu16 $0{kt},yt0", 1, 0.6},
 };
 
+// Slots: a tile instruction runs beside the multiply-add pipes.
+static const struct isa_row amx_rows[] = {
+    {"tile_config", "_tile_loadconfig(tiles16x64)", "ldtilecfg #tiles16x64", 0, 0},
+    {"tile_release", "_tile_release()", "tilerelease", 0, 0},
+    {"tile_zero", "_tile_zero($0)", "tilezero $0", 0, 0},
+    {"tile_load", "TILE_LOAD($0, $1p, $2n)", "eax $2; tileloadd $0,$1+eax", 0, 0},
+    {"tile_store", "_tile_stored($1, $0p, $2n)", "eax $2; tilestored $0+eax,$1", 0, 0},
+    {"tile_dot", "_tile_dpbf16ps($0, $1, $2)", "tdpbf16ps $0,$1,$2", 0, 0},
+};
+
 const struct isa isa_avx512 = {.name = "avx512",
                                .rows = avx512_rows,
                                .n_rows = sizeof avx512_rows / sizeof avx512_rows[0],
@@ -111,3 +122,10 @@ const struct isa isa_avx512bf16 = {.name = "avx512bf16",
                                    .vector_type = "__m512",
                                    .mask_type = "__mmask16",
                                    .attribute = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16"};
+const struct isa isa_amxbf16 = {.name = "amxbf16",
+                                .base = &isa_avx512bf16,
+                                .rows = amx_rows,
+                                .n_rows = sizeof amx_rows / sizeof *amx_rows,
+                                .vector_type = "__m512",
+                                .mask_type = "__mmask16",
+                                .attribute = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16"};

@@ -61,11 +61,13 @@ static const char *load(void *context, const char *name, size_t *len) {
 
 static int too_many(struct printer_state *p, struct error *err) {
   int limit = p->kind == PRINTER_SCALAR ? 0 : p->target->vregs;
-  if (limit && p->scope.vregs_peak > limit)
-    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", p->scope.vregs_peak, p->target->name,
+  const int *peak = p->scope.peak;
+  if (limit && peak[CLASS_VECTOR] > limit)
+    return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", peak[CLASS_VECTOR], p->target->name,
                 limit);
-  if (p->scope.masks_peak > 6)
-    return fail(err, STROBE_UNSUPPORTED, "needs %d mask registers, there are 6", p->scope.masks_peak);
+  if (peak[CLASS_MASK] > 6)
+    return fail(err, STROBE_UNSUPPORTED, "needs %d mask registers, there are 6", peak[CLASS_MASK]);
+  if (peak[CLASS_TILE] > 8) return fail(err, STROBE_UNSUPPORTED, "needs %d tiles, there are 8", peak[CLASS_TILE]);
   return 0;
 }
 
@@ -75,9 +77,10 @@ static void describe_registers(struct printer_state *p) {
   size_t n = 0;
   for (int i = 0; i < p->scope.n_vreg && n < sizeof text - 40; i++) {
     const struct vreg_decl *d = &p->scope.vreg[i];
-    const bool k = d->mask && !p->scope.masks_are_vregs;
+    const bool k = d->of == CLASS_MASK && !p->scope.masks_are_vregs;
     int count = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1), first = d->first + k;
-    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s%d", n ? ", " : "", d->name, k ? "k" : "v", first);
+    const char *const letter = k ? "k" : d->of == CLASS_TILE ? "t" : "v";
+    n += (size_t)snprintf(text + n, sizeof text - n, "%s%s %s%d", n ? ", " : "", d->name, letter, first);
     if (count > 1) n += (size_t)snprintf(text + n, sizeof text - n, "-%d", first + count - 1);
   }
   if (n > strlen(p->phase->registers)) memcpy(p->phase->registers, text, n + 1);
@@ -151,7 +154,7 @@ static void on_release(void *context, int mark) { vop_release(&((struct printer_
 
 // ---- what templates see ----
 
-enum { MAX_BINDINGS = 40 };
+enum { MAX_BINDINGS = 48 };
 struct bindings {
   struct tpl_binding b[MAX_BINDINGS];
   size_t n;
@@ -165,11 +168,13 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
   if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .string = value};
 }
 
+static bool is_prefill(const struct config *c) { return !config_is_decode(c) && !config_is_tiles(c); }
+
 // Whether PV at the diagonal leaves V of hidden keys as it is, unless that leaves a NaN: it then begins again, and must
 // not have changed O^T.
 static bool keeps_o(const struct instance *i) {
   const int *c = i->config.v;
-  return !config_is_decode(&i->config) && config_algo(&i->config) == ALGO_FA3 && i->spec.mask != MASK_FULL &&
+  return is_prefill(&i->config) && config_algo(&i->config) == ALGO_FA3 && i->spec.mask != MASK_FULL &&
          c[CFG_DIAGONAL] != DIAGONAL_MASK && i->target->lanes == 16;
 }
 
@@ -182,7 +187,7 @@ static bool owns_k(const struct instance *i) { return i->config.v[CFG_PACK_K] &&
 
 static int64_t own_keys(const struct instance *i) {
   const int *c = i->config.v;
-  if (config_is_decode(&i->config) || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
+  if (!is_prefill(&i->config) || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
   const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
   const int64_t row = (k > v ? k : v) * (spec_pairs(&i->spec, i->target) ? 2 : 4);
   return OWN_BYTES / row / c[CFG_BLOCK_N] * c[CFG_BLOCK_N];
@@ -203,6 +208,7 @@ static int64_t own_bytes(const struct instance *i) {
 static int64_t scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
   if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
+  if (config_is_tiles(&i->config)) return tiles_scratch_bytes(&i->spec, &i->config);
   const int64_t q = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1), stages = c[CFG_STAGES],
                 s = stages * c[CFG_BLOCK_N];
   const int64_t o = config_v_width(&i->spec, &i->config);
@@ -217,22 +223,24 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
                           const struct isa *isa) {
   const struct spec *s = &i->spec;
   const int *c = i->config.v;
+  bind_str(b, "kernel", kernel_names[is_prefill(&i->config) ? KERNEL_PREFILL : (enum kernel_kind)c[CFG_KERNEL]]);
   bind_int(b, "head_dim", s->head_dim);
   bind_int(b, "head_dim_v", s->head_dim_v);
-  bind_int(b, "k_width", config_k_width(s));
-  bind_int(b, "v_width", config_v_width(s, &i->config));
+  const bool tiles = config_is_tiles(&i->config), prefill = is_prefill(&i->config);
+  bind_int(b, "k_width", tiles ? tiles_k_width(s) : config_k_width(s));
+  bind_int(b, "v_width", tiles ? tiles_v_width(s) : config_v_width(s, &i->config));
   bind_int(b, "pair", spec_pairs(s, i->target) ? 2 : 1);
   bind_str(b, "q_type", dtype_table[s->q].name);
   bind_str(b, "kv_type", dtype_table[s->kv].name);
   bind_str(b, "o_type", dtype_table[s->o].name);
   bind_int(b, "causal", s->mask != MASK_FULL);
   bind_int(b, "lanes", i->target->lanes);
-  bind_int(b, "top_in_memory", !config_is_decode(&i->config) && !config_top_fits(i->target, &i->config));
+  bind_int(b, "top_in_memory", prefill && !config_top_fits(i->target, &i->config));
   bind_int(b, "block_m", c[CFG_BLOCK_M]);
   bind_int(b, "block_n", c[CFG_BLOCK_N]);
   bind_int(b, "tile_n", c[CFG_TILE_N]);
   bind_int(b, "stages", c[CFG_STAGES]);
-  bind_str(b, "algo", config_is_decode(&i->config) ? "" : algo_names[config_algo(&i->config)]);
+  bind_str(b, "algo", prefill ? algo_names[config_algo(&i->config)] : "");
   bind_int(b, "diagonal_skips", c[CFG_DIAGONAL] != DIAGONAL_MASK);
   bind_int(b, "keeps_o", keeps_o(i));
   bind_int(b, "own_keys", own_keys(i));
@@ -302,7 +310,10 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                   .sink = &sink,
                                   .drop_comments = !o->comments};
     size_t start = out->len;
-    status = tpl_render(config_is_decode(&i->config) ? "cpu/attn_decode.c" : "cpu/attn_fwd.c", &options, out, err);
+    status = tpl_render(config_is_decode(&i->config)  ? "cpu/attn_decode.c"
+                        : config_is_tiles(&i->config) ? "cpu/attn_tiles.c"
+                                                      : "cpu/attn_fwd.c",
+                        &options, out, err);
     if (!status && p->has_constants_place) {
       struct buf table = {0};
       (o->printer == PRINTER_CODE ? code_constants : c_constants)(p, &table);
@@ -316,7 +327,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
     }
     for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
     stats->scratch_bytes = scratch_bytes(i);
-    stats->vregs_peak = p->scope.vregs_peak;
+    stats->vregs_peak = p->scope.peak[CLASS_VECTOR];
     stats->vregs_limit = o->printer == PRINTER_SCALAR ? 0 : i->target->vregs;
     for (int n = 0; n < stats->n_phases; n++) stats->code_bytes += stats->phase[n].bytes;
     buf_free(&p->prologue);

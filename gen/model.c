@@ -156,8 +156,9 @@ static double idle(const struct problem *p, int workers, const struct config *c)
   return (double)(ceil_div(items, workers) * workers) / (double)items;
 }
 
-// CUDA has no model of time: what differs least from the default, which was measured, comes first.
-static double cuda_cost(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
+// CUDA and tiles have no model of time: what differs least from the default, which was measured, comes first.
+static double unlike_default(const struct spec *s, const struct target *t, const struct problem *p,
+                             const struct config *c) {
   struct config d;
   double cost = 1;
   config_clear(&d);
@@ -169,12 +170,12 @@ static double cuda_cost(const struct spec *s, const struct target *t, const stru
 
 double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, int workers,
                  const struct config *c) {
-  if (t->family == FAMILY_CUDA) return cuda_cost(s, t, p, c);
+  if (t->family == FAMILY_CUDA || config_is_tiles(c)) return unlike_default(s, t, p, c);
   return idle(p, workers, c) * (config_is_decode(c) ? decode_cost(s, t, p, c->v) : prefill_cost(s, t, p, c));
 }
 
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
-  if (config_is_decode(c) || t->family == FAMILY_CUDA) return 0;
+  if (config_is_decode(c) || config_is_tiles(c) || t->family == FAMILY_CUDA) return 0;
   const double products = (s->head_dim + s->head_dim_v) / (spec_pairs(s, t) ? 2.0 : 1.0);
   return 100 * products / prefill_cost(s, t, p, c);
 }

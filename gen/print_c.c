@@ -69,6 +69,7 @@ static void intrin_value(const struct printer_state *p, const struct operand *o,
   switch (o->kind) {
   case OPD_REG:
   case OPD_MASK: vop_register_name(&p->scope, o, out); break;
+  case OPD_TILE: buf_int(out, o->reg); break;
   case OPD_MEM:
     intrin_name(p, "loadu_ps(", out);
     print_pointer(p, o, false, out);
@@ -151,6 +152,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
     vop_register_name(&p->scope, o, out);
     if (!call) buf_str(out, "[e]");
     break;
+  case OPD_TILE: vop_register_name(&p->scope, o, out); break;
   case OPD_MEM:
   case OPD_BCAST:
     if (field == 'p')
@@ -231,16 +233,18 @@ void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *
   for (int i = first_decl; i < p->scope.n_vreg; i++) {
     const struct vreg_decl *d = &p->scope.vreg[i];
     int n = (d->dims[0] ? d->dims[0] : 1) * (d->dims[1] ? d->dims[1] : 1);
+    const bool scalar = p->kind == PRINTER_SCALAR;
+    if (d->of == CLASS_TILE && !scalar) continue; // intrinsics take their numbers
     for (int c = 0; c < indent; c++) buf_char(out, ' ');
-    if (p->kind == PRINTER_SCALAR)
-      buf_str(out, d->mask ? "unsigned char " : "lane ");
+    if (scalar)
+      buf_str(out, d->of == CLASS_MASK ? "unsigned char " : d->of == CLASS_TILE ? "tile " : "lane ");
     else
-      buf_printf(out, "%s ", d->mask ? p->isa->mask_type : p->isa->vector_type);
+      buf_printf(out, "%s ", d->of == CLASS_MASK ? p->isa->mask_type : p->isa->vector_type);
     for (int r = 0; r < n; r++) {
       struct operand o = {.kind = OPD_REG, .decl = i, .reg = d->first + r};
       if (r) buf_str(out, ", ");
       vop_register_name(&p->scope, &o, out);
-      if (p->kind == PRINTER_SCALAR) buf_printf(out, "[%d]", p->target->lanes);
+      if (scalar && d->of != CLASS_TILE) buf_printf(out, "[%d]", p->target->lanes);
     }
     buf_str(out, ";\n");
   }

@@ -95,7 +95,7 @@ static int resolve(struct printer_state *p, const struct row_operand *x, const s
     if (x->value >= 0) return code_operand(p, &o[x->value], x->half, out, err);
     *out = (struct x86_operand){.kind = X86_K, .reg = MASK_TEMP, .index = -1};
     return 0;
-  case ROW_TEMP: *out = code_vector(p, p->scope.vregs + x->value, x->half); return 0;
+  case ROW_TEMP: *out = code_vector(p, p->scope.used[CLASS_VECTOR] + x->value, x->half); return 0;
   case ROW_VCONST: return code_vconst(p, x->value, out, err);
   case ROW_LITERAL: return code_literal(p, (uint32_t)x->value, out, err);
   case ROW_EAX: *out = (struct x86_operand){.kind = X86_R32, .reg = X86_RAX, .index = -1}; return 0;
@@ -117,6 +117,7 @@ static int build_insn(struct printer_state *p, const struct row_insn *r, const s
     struct x86_operand *m = &insn->op[i];
     if (m->kind != X86_MEM) continue;
     m->size = m->bcast ? 4 : x86_memory_size(insn);
+    if (r->op[i].strided) m->index = X86_RAX, m->scale = 1;
     if (insn->mnemonic == p->broadcast) m->bcast = false;
   }
   insn->mask = r->mask == -2 ? MASK_TEMP : r->mask >= 0 ? 1 + o[r->mask].reg : 0;
@@ -160,8 +161,11 @@ static int operand_to_hold(const struct printer_state *p, const struct code_row 
 
 static int emit_row(struct printer_state *p, const struct code_row *row, const struct operand *o, struct error *err) {
   const struct operand *n = NULL; // how many lanes, of rows that take the first n
-  bool each = false;
-  for (int i = 0; i < row->n; i++) each |= row->insn[i].each;
+  bool each = false, strided = false;
+  for (int i = 0; i < row->n; i++) {
+    each |= row->insn[i].each;
+    for (int k = 0; k < row->insn[i].n; k++) strided |= row->insn[i].op[k].strided;
+  }
   int status = 0;
   for (int i = 0; i < row->n && !status; i++) {
     const struct row_insn *r = &row->insn[i];
@@ -170,14 +174,14 @@ static int emit_row(struct printer_state *p, const struct code_row *row, const s
     if (r->mnemonic == INSN_UNKNOWN)
       status = fail(err, STROBE_UNSUPPORTED, "the encoder does not have an instruction of '%s'", row->row->code);
     else if (r->mnemonic == INSN_EAX)
-      status = load_eax(p, n = &o[r->op[0].value], err), p->eax_is_count = each;
+      status = load_eax(p, n = &o[r->op[0].value], err), p->eax_is_taken = each || strided;
     else if (r->each)
       status = emit_each(p, r, o, n, err);
     else if (!r->full || all)
       status = (status = build_insn(p, r, o, &insn, err)) ? status : code_put(p, &p->body, &insn, err);
     if (r->full && all) i++; // in place of the next
   }
-  p->eax_is_count = false;
+  p->eax_is_taken = false;
   return status;
 }
 
@@ -200,8 +204,9 @@ int code_op(struct printer_state *p, const struct vop *op, const struct operand 
   p->phase->ops++;
   p->phase->fmas += op->is_fma;
   p->phase->slots += row->row->slots;
-  const int held = operand_to_hold(p, row, o), temp = p->scope.vregs + row->row->temps, top = temp + (held >= 0);
-  if (top > p->scope.vregs_peak) p->scope.vregs_peak = top;
+  const int held = operand_to_hold(p, row, o), temp = p->scope.used[CLASS_VECTOR] + row->row->temps;
+  const int top = temp + (held >= 0);
+  if (top > p->scope.peak[CLASS_VECTOR]) p->scope.peak[CLASS_VECTOR] = top;
   if (top > p->target->vregs)
     return fail(err, STROBE_UNSUPPORTED, "needs %d vector registers, %s has %d", top, p->target->name,
                 p->target->vregs);

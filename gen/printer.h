@@ -12,8 +12,9 @@ enum { MAX_LITERALS = 48, MAX_DERIVED = 8, FRAME_SLOTS = 32, MAX_MARKS = 256, MA
 // An instruction of a row, parsed once per render.
 struct row_operand {
   enum { ROW_OPERAND, ROW_TEMP, ROW_VCONST, ROW_LITERAL, ROW_EAX, ROW_IMM } kind;
-  int value; // ROW_LITERAL: bits
-  bool half; // the lower half of a register
+  int value;    // ROW_LITERAL: bits
+  bool half;    // the lower half of a register
+  bool strided; // memory whose rows are eax bytes apart
 };
 enum { INSN_EAX = -1, INSN_UNKNOWN = -2 }; // load eax from the integer operand; x86.c does not have it
 struct row_insn {
@@ -58,7 +59,7 @@ struct printer_state {
   int n_derived;
   struct derived kept[FRAME_SLOTS];                   // addresses that have no register; gpr: their slot
   int n_kept, rax_slot;                               // what rax holds of them; -1: none
-  bool eax_is_count;                                  // and can't hold one
+  bool eax_is_taken;                                  // and can't hold one
   struct buf frame;                                   // C text that fills the frame
   uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry

@@ -7,7 +7,7 @@ enum { ENTRIES_MAX = 4096 };
 
 // Targets whose kernels want a CPU with certain features, the most capable last.
 static const struct host_row host_rows[] = {
-    {"avx2", "HAS_AVX2"}, {"avx512", "HAS_AVX512"}, {"avx512bf16", "HAS_AVX512_BF16"}};
+    {"avx2", "HAS_AVX2"}, {"avx512", "HAS_AVX512"}, {"avx512bf16", "HAS_AVX512_BF16"}, {"amxbf16", "HAS_AMX_BF16"}};
 enum { N_HOSTS = sizeof host_rows / sizeof *host_rows };
 
 const struct host_row *set_host(const struct set_entry *e) {

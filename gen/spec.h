@@ -45,13 +45,14 @@ struct problem {
 enum target_family { FAMILY_CPU, FAMILY_CUDA, FAMILY_ANY }; // ANY: of config fields that both have
 
 struct target {
-  const char *name; // "c99", "avx512", "avx512bf16", "sm90a"
+  const char *name; // "c99", "avx512", "avx512bf16", "amxbf16", "sm90a"
   enum target_family family;
   const char *isa; // name of the row table of vector operations; NULL for cuda
   int lanes;       // f32 lanes of a vector register (c99: of the arrays that stand for one)
   int vregs;       // architectural vector registers; c99: no limit (0)
   int l1i_bytes;   // code budget of unroll=auto is 3/4 of this
   bool bf16_dot;   // dot product of bf16 pairs, accumulating in f32
+  bool tiles;      // matrix tiles: products of 16 x 32 and 32 x 16 bf16 (AMX)
   bool lookup;     // tables of 16 entries in registers, which exp=table1 and table2 need
   int bcast_temps; // registers that a broadcast operand takes beside those of the operation
   const char *about;
@@ -74,16 +75,16 @@ enum config_field {
   CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
   CFG_PACK_K,   // 1: K copied to contiguous rows; 0: read in place
   CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
-  CFG_KERNEL,   // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode
-  CFG_ALGO,     // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
-  CFG_DIAGONAL, // enum diagonal_kind; unset after config_resolve unless mask
-  CFG_BLOCK_H,  // KV heads of a work item of kernel=decode: their rows of a key are read together
-  CFG_SPLIT,    // keys of a work item of kernel=decode, whose partial results are merged; 0: all
-  CFG_Q_STAGES, // CUDA: Q tiles in shared memory
-  CFG_PINGPONG, // warpgroups take turns to issue their GEMMs
-  CFG_OVERLAP,  // within a warpgroup, softmax of block j runs under PV of block j + 1
-  CFG_FLAT,     // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
-  CFG_SOFTMAX,  // enum softmax_kind
+  CFG_KERNEL, // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode or the target has tiles
+  CFG_ALGO,   // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
+  CFG_DIAGONAL,   // enum diagonal_kind; unset after config_resolve unless mask
+  CFG_BLOCK_H,    // KV heads of a work item of kernel=decode: their rows of a key are read together
+  CFG_SPLIT,      // keys of a work item of kernel=decode, whose partial results are merged; 0: all
+  CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
+  CFG_PINGPONG,   // warpgroups take turns to issue their GEMMs
+  CFG_OVERLAP,    // within a warpgroup, softmax of block j runs under PV of block j + 1
+  CFG_FLAT,       // tiles are pipelined too: the next tile's first QK goes out with this tile's last PV
+  CFG_SOFTMAX,    // enum softmax_kind
   CFG_HEAVY_KEYS, // O is divided by the sum of P as rounded for keys that outweigh the rest
   CFG_Q_REGS,     // Q as wgmma's register operand
   CFG_O_TMA,      // O leaves through shared memory and a TMA store; 0: from registers
@@ -94,9 +95,9 @@ enum config_field {
 };
 
 // prefill: lanes are queries. decode: lanes are elements of head_dim, and block_m rows (the query heads of a KV head
-// times q_len) share one pass over K and one over V.
-enum kernel_kind { KERNEL_PREFILL, KERNEL_DECODE, KERNEL_COUNT };
-extern const char *const kernel_names[KERNEL_COUNT]; // "prefill", "decode"
+// times q_len) share one pass over K and one over V. tiles: prefill by matrix tiles.
+enum kernel_kind { KERNEL_PREFILL, KERNEL_DECODE, KERNEL_TILES, KERNEL_COUNT };
+extern const char *const kernel_names[KERNEL_COUNT]; // "prefill", "decode", "tiles"
 // standard: S in memory. fa1: KV blocks outside, tiles of queries inside. fa2: stages=1. fa3: stages=2.
 enum algo_kind { ALGO_STANDARD, ALGO_FA1, ALGO_FA2, ALGO_FA3, ALGO_COUNT };
 extern const char *const algo_names[ALGO_COUNT]; // "standard", "fa1", "fa2", "fa3"
@@ -166,6 +167,16 @@ int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const
 enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8 };
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
+
+// kernel=tiles. A target whose kernel for the spec it is; config_resolve for it; Q and K padded to steps of the
+// product, V to rows of a tile; memory of a worker.
+bool config_is_tiles(const struct config *c);
+bool tiles_serve(const struct spec *s, const struct target *t);
+int tiles_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                  struct error *err);
+int tiles_k_width(const struct spec *s);
+int tiles_v_width(const struct spec *s);
+int64_t tiles_scratch_bytes(const struct spec *s, const struct config *c);
 
 // Whether K, V and Q are multiplied as pairs of bf16, accumulating in f32: both are bf16 and the target has the
 // instruction. Else they are widened to f32 (K and V once, when they are packed).

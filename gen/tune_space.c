@@ -31,6 +31,12 @@ static const struct axis decode_axes[] = {
     {CFG_SPLIT, 5, 1, {0, 512, 1024, 2048, 4096}},
 };
 
+static const struct axis tiles_axes[] = {
+    {CFG_BLOCK_M, 4, PER_VECTOR, {1, 2, 3, 4}},
+    {CFG_BLOCK_N, 6, 1, {64, 96, 128, 192, 256, 512}},
+    {CFG_EXP, EXP_COUNT, 1, {EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5}},
+};
+
 // Not softmax and heavy_keys: a tuner must not trade accuracy for time. regs follows block_m.
 static const struct axis cuda_axes[] = {
     {CFG_BLOCK_M, 3, 1, {128, 192, 256}},
@@ -146,15 +152,17 @@ int tune_space_make(const struct spec *s, const struct target *t, const struct p
       .s = s, .t = t, .p = p, .workers = workers, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
   int status = config_resolve(s, t, p, &m.fallback, err);
   if (status) return status;
-  const bool decode = config_is_decode(&m.fallback);
+  const bool decode = config_is_decode(&m.fallback), tiles = config_is_tiles(&m.fallback);
   if (t->family != FAMILY_CPU)
     AXES(cuda_axes);
   else if (decode)
     AXES(decode_axes);
+  else if (tiles)
+    AXES(tiles_axes);
   else
     AXES(prefill_axes);
   struct config c = *base;
-  if (decode) c.v[CFG_KERNEL] = KERNEL_DECODE;
+  if (decode || tiles) c.v[CFG_KERNEL] = m.fallback.v[CFG_KERNEL];
   status = keep(&m, &m.fallback, err);
   if (!status) status = enumerate(&m, 0, &c, err);
   if (status) {

@@ -6,7 +6,8 @@
 //   bcast k[...]            32 bits of memory in every lane (one f32, or one bf16 pair)
 //   1.5  -inf  0xffff       a literal in every lane: a decimal f32, or a bit pattern in hexadecimal
 //   exp2_t0                 a named constant vector (vconst_table)
-//   n + 3                   a run-time integer named in $block plus a constant (masks)
+//   n + 3                   a run-time integer named in $block plus a constant (masks, bytes between rows of a tile)
+//   c[2]                    a tile declared by `$vreg tile c[4]`: 16 rows of 64 bytes, of which a target may have eight
 #ifndef STROBE_GEN_VOP_H
 #define STROBE_GEN_VOP_H
 
@@ -19,7 +20,8 @@
 enum { VOP_MAX_OPERANDS = 4, VOP_MAX_TERMS = 3, MAX_BLOCK_NAMES = 16, MAX_VREG_NAMES = 48 };
 
 // Signature letters: d written register, x read and written register, r register, s register/memory/broadcast/literal/
-// constant, c constant vector, m memory, K written mask, k read mask, i integer.
+// constant, c constant vector, m memory, K written mask, k read mask, T written tile, X read and written tile, t read
+// tile, i integer.
 struct vop {
   const char *name, *signature;
   const char *scalar; // C for one lane; "call:" in front: C for whole registers
@@ -29,11 +31,12 @@ extern const struct vop vop_table[];
 extern const int vop_count;
 
 // How one ISA does an operation. `intrin` and `code` use $0..$3 for the operands:
-//   intrin  $1 value, $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
+//   intrin  $1 value (of a tile: its number), $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
 //   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0, xt0 the lower half, #name a
 //           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand, {$1} a write mask,
 //           {kt} the temporary mask, {z} zeroing, "each" in front: the instruction for every element whose number,
-//           its last operand, is below eax; "full" in front: the instruction if all are, in place of the next
+//           its last operand, is below eax; "full" in front: the instruction if all are, in place of the next; $1+eax
+//           memory whose rows are eax bytes apart
 struct isa_row {
   const char *op, *intrin, *code;
   int temps;    // vector registers used beside the operands
@@ -47,7 +50,7 @@ struct isa {
   const char *vector_type, *mask_type, *attribute; // for `intrin`
   bool vex; // 256-bit vectors, masks in vector registers, no broadcast operands; else 512-bit, EVEX
 };
-extern const struct isa isa_avx2, isa_avx512, isa_avx512bf16;
+extern const struct isa isa_avx2, isa_avx512, isa_avx512bf16, isa_amxbf16;
 const struct isa *isa_find(const char *name); // NULL: the target has no rows (c99: scalar only)
 const struct isa_row *isa_row(const struct isa *isa, const char *op);
 
@@ -60,7 +63,7 @@ extern const int vconst_count;
 
 // ---- parsed operations ----
 
-enum operand_kind { OPD_REG, OPD_MASK, OPD_MEM, OPD_BCAST, OPD_LITERAL, OPD_VCONST, OPD_INT };
+enum operand_kind { OPD_REG, OPD_MASK, OPD_TILE, OPD_MEM, OPD_BCAST, OPD_LITERAL, OPD_VCONST, OPD_INT };
 
 struct linear { // constant + sum of coefficient * block name
   int64_t constant;
@@ -73,8 +76,8 @@ struct linear { // constant + sum of coefficient * block name
 
 struct operand {
   enum operand_kind kind;
-  int reg;  // OPD_REG, OPD_MASK: flat index of the register, which is also its number
-  int decl; // OPD_REG, OPD_MASK: index of its declaration
+  int reg;  // OPD_REG, OPD_MASK, OPD_TILE: flat index of the register, which is also its number
+  int decl; // index of its declaration
   int base; // OPD_MEM, OPD_BCAST: block name of the pointer
   struct linear index;
   uint32_t bits;    // OPD_LITERAL
@@ -83,11 +86,13 @@ struct operand {
   int text_len;
 };
 
+enum vreg_class { CLASS_VECTOR, CLASS_MASK, CLASS_TILE, CLASS_COUNT };
+
 struct vreg_decl {
   char name[24];
   int dims[2]; // 0: not an array in that direction
   int first;   // number of the first register
-  bool mask;
+  enum vreg_class of;
 };
 
 struct block_name {
@@ -98,9 +103,8 @@ struct block_name {
 // Live registers and the names of the current block: what operand text is resolved against.
 struct vop_scope {
   struct vreg_decl vreg[MAX_VREG_NAMES];
-  int n_vreg, vregs, masks; // declarations; vector registers and masks in use
-  bool masks_are_vregs;     // counted among them
-  int vregs_peak, masks_peak;
+  int n_vreg, used[CLASS_COUNT], peak[CLASS_COUNT]; // declarations; registers in use
+  bool masks_are_vregs;                             // counted among vector registers
   struct block_name name[MAX_BLOCK_NAMES];
   int n_names;
   char label[24];

@@ -201,7 +201,7 @@ static int register_operand(struct cursor *c, int decl, struct operand *o) {
     if (!take(c, ']')) return fail(c->err, STROBE_INVALID, "missing ] after an index of %s", d->name);
     flat = flat * dims[i] + (int)index.constant;
   }
-  o->kind = d->mask ? OPD_MASK : OPD_REG;
+  o->kind = d->of == CLASS_MASK ? OPD_MASK : d->of == CLASS_TILE ? OPD_TILE : OPD_REG;
   o->decl = decl;
   o->reg = d->first + flat;
   return 0;
@@ -256,6 +256,9 @@ static bool role_allows(char role, enum operand_kind kind) {
   case 'm': return kind == OPD_MEM;
   case 'K':
   case 'k': return kind == OPD_MASK;
+  case 'T':
+  case 'X':
+  case 't': return kind == OPD_TILE;
   default: return kind == OPD_INT;
   }
 }
@@ -290,13 +293,21 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
 
 // ---- declarations ----
 
+// The class that registers are counted in.
+static enum vreg_class counted(const struct vop_scope *s, enum vreg_class of) {
+  return of == CLASS_MASK && s->masks_are_vregs ? CLASS_VECTOR : of;
+}
+
 int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error *err) {
+  static const char *const classes[CLASS_COUNT] = {"", "mask", "tile"};
   struct cursor c = {text, text + len, s, err, 0};
   do {
     const char *name;
     int n = word(&c, &name);
-    bool mask = n == 4 && !memcmp(name, "mask", 4);
-    if (mask) n = word(&c, &name);
+    enum vreg_class of = CLASS_VECTOR;
+    for (int i = 1; i < CLASS_COUNT; i++)
+      if (same(classes[i], name, n)) of = (enum vreg_class)i;
+    if (of) n = word(&c, &name);
     if (!n || n > 23) return fail(err, STROBE_INVALID, "$vreg needs names of 1 to 23 letters");
     if (s->n_vreg == MAX_VREG_NAMES)
       return fail(err, STROBE_INVALID, "more than %d register names live", MAX_VREG_NAMES);
@@ -314,9 +325,8 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
       d->dims[i] = (int)size.constant;
       count *= d->dims[i];
     }
-    d->mask = mask;
-    bool apart = mask && !s->masks_are_vregs;
-    int *used = apart ? &s->masks : &s->vregs, *peak = apart ? &s->masks_peak : &s->vregs_peak;
+    d->of = of;
+    int *used = &s->used[counted(s, of)], *peak = &s->peak[counted(s, of)];
     if (count > 4096 - *used)
       return fail(err, STROBE_INVALID, "%s: %d registers and %d in use are more than 4096", d->name, count, *used);
     d->first = *used;
@@ -331,7 +341,7 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
 void vop_release(struct vop_scope *s, int n_vreg) {
   while (s->n_vreg > n_vreg) {
     const struct vreg_decl *d = &s->vreg[--s->n_vreg];
-    *(d->mask && !s->masks_are_vregs ? &s->masks : &s->vregs) = d->first;
+    s->used[counted(s, d->of)] = d->first;
   }
 }
 

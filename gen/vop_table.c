@@ -14,6 +14,7 @@ const struct vop vop_table[] = {
     {"max", "drs", "$0.f = maxf($1.f, $2.f)", false}, // the second operand if either is NaN
     {"fma", "xrs", "$0.f += $1.f * $2.f", true},
     {"horner", "xrs", "$0.f = $0.f * $1.f + $2.f", true},
+    {"scale_sub", "xrs", "$0.f = $0.f * $1.f - $2.f", true},
     {"and", "drs", "$0.u = $1.u & $2.u", false},
     {"round", "ds", "$0.f = round_to($1.f, 1.0f)", false},    // to the nearest integer, ties to even
     {"frac", "ds", "$0.f = frac_of($1.f, 1.0f)", false},      // x - round(x); 0 for +-inf
@@ -63,5 +64,12 @@ const struct vop vop_table[] = {
     {"zip16_high", "drr", "call:zip16_four($0, $1, $2, 4)", false},
     {"zip4_low", "drr", "call:zip4($0, $1, $2, 0)", false}, // four lanes of b, four of c, from their low halves
     {"zip4_high", "drr", "call:zip4($0, $1, $2, 8)", false},
+    // Tiles: 16 rows of 16 f32, or of 16 pairs of bf16. The last operand of loads and stores: bytes between rows.
+    {"tile_config", "", "", false}, // before any other; afterwards all tiles are 0
+    {"tile_release", "", "", false},
+    {"tile_zero", "T", "call:tile_zero(&$0)", false},
+    {"tile_load", "Tmi", "call:tile_load(&$0, $1p, $2n)", false},
+    {"tile_store", "mti", "call:tile_store($0p, &$1, $2n)", false},
+    {"tile_dot", "Xtt", "call:tile_dot(&$0, &$1, &$2)", false}, // c[i][j] += sum over 16 pairs k of a[i][k] b[k][j]
 };
 const int vop_count = sizeof vop_table / sizeof vop_table[0];

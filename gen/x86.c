@@ -27,6 +27,7 @@ static const struct mnemonic {
     {"vminps", ID(VMINPS), true, FULL},
     {"vfmadd231ps", ID(VFMADD231PS), true, FULL},
     {"vfmadd213ps", ID(VFMADD213PS), true, FULL},
+    {"vfmsub213ps", ID(VFMSUB213PS), true, FULL},
     {"vdpbf16ps", ID(VDPBF16PS), true, FULL},
     {"vandps", ID(VANDPS), true, FULL},
     {"vorps", ID(VORPS), true, FULL},
@@ -76,6 +77,12 @@ static const struct mnemonic {
     {"vmovd", ID(VMOVD), true, 4},
     {"vpinsrw", ID(VPINSRW), true, 2},
     {"vpextrw", ID(VPEXTRW), true, 2},
+    {"ldtilecfg", ID(LDTILECFG), false, 64},
+    {"tilerelease", ID(TILERELEASE), false, 0},
+    {"tilezero", ID(TILEZERO), false, 0},
+    {"tileloadd", ID(TILELOADD), false, 0},
+    {"tilestored", ID(TILESTORED), false, 0},
+    {"tdpbf16ps", ID(TDPBF16PS), false, 0},
     {"prefetcht0", ID(PREFETCHT0), false, 1},
     {"prefetcht1", ID(PREFETCHT1), false, 1},
     {"mov", ID(MOV), false, 8},
@@ -133,6 +140,10 @@ static void operand(ZydisEncoderOperand *z, const struct x86_operand *o) {
   case X86_K:
     z->type = ZYDIS_OPERAND_TYPE_REGISTER;
     z->reg.value = (ZydisRegister)(ZYDIS_REGISTER_K0 + o->reg);
+    break;
+  case X86_TMM:
+    z->type = ZYDIS_OPERAND_TYPE_REGISTER;
+    z->reg.value = (ZydisRegister)(ZYDIS_REGISTER_TMM0 + o->reg);
     break;
   case X86_R64:
   case X86_R32:
@@ -206,6 +217,7 @@ void x86_print(const struct x86_insn *insn, struct buf *out) {
     case X86_YMM: buf_printf(out, "ymm%d", o->reg); break;
     case X86_XMM: buf_printf(out, "xmm%d", o->reg); break;
     case X86_K: buf_printf(out, "k%d", o->reg); break;
+    case X86_TMM: buf_printf(out, "tmm%d", o->reg); break;
     case X86_R64: buf_str(out, gpr64[o->reg]); break;
     case X86_R32: buf_str(out, gpr32[o->reg]); break;
     case X86_MEM: print_memory(o, out); break;

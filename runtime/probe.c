@@ -111,6 +111,31 @@ AVX512BF16 static float avx512bf16_loop(long rounds) {
   return _mm512_cvtss_f32(sum);
 }
 static const struct fma_loop avx512bf16 = {avx512bf16_loop, 4.0 * 16 * 24};
+
+// Four tiles of accumulators hide the latency of a product of 16 x 32 by 32 x 16.
+#define AMXBF16 __attribute__((target("amx-tile,amx-bf16")))
+AMXBF16 static float amxbf16_loop(long rounds) {
+  struct {
+    unsigned char palette, start, reserved[14];
+    unsigned short bytes[16];
+    unsigned char rows[16];
+  } const config = {.palette = 1, .bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+  static const unsigned short ones[16 * 32] __attribute__((aligned(64))) = {0x3f80, 0x3f80};
+  float sum[16 * 16];
+  _tile_loadconfig(&config);
+  _tile_loadd(4, ones, 64);
+  _tile_loadd(5, ones, 64);
+  for (long i = 0; i < rounds; i++) {
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_dpbf16ps(1, 4, 5);
+    _tile_dpbf16ps(2, 4, 5);
+    _tile_dpbf16ps(3, 4, 5);
+  }
+  _tile_stored(0, sum, 64);
+  _tile_release();
+  return sum[0];
+}
+static const struct fma_loop amxbf16 = {amxbf16_loop, 4 * 2.0 * 16 * 16 * 32};
 #endif
 
 // The best f32 loop for vectors of at most `lanes` (0: any) that this CPU has.
@@ -135,6 +160,14 @@ double probe_bf16_dot(const struct target *t, double ms) {
   return probe_fma(t, ms);
 }
 
+double probe_tiles(const struct target *t, double ms) {
+#if defined(__x86_64__)
+  if (t->tiles && cpu_has_target(t)) return burst(&amxbf16, ms);
+#endif
+  return probe_bf16_dot(t, ms);
+}
+
 double probe_compute(const struct spec *s, const struct target *t, double ms) {
+  if (tiles_serve(s, t)) return probe_tiles(t, ms);
   return spec_pairs(s, t) ? probe_bf16_dot(t, ms) : probe_fma(t, ms);
 }

@@ -15,8 +15,11 @@ double probe_fma(const struct target *t, double ms);
 // compute in f32: then it is probe_fma.
 double probe_bf16_dot(const struct target *t, double ms);
 
-// What a kernel for s on t is held against: probe_bf16_dot if t has the instruction and K and V are bf16, else
-// probe_fma.
+// The same with products of tiles (tdpbf16ps, 16384 operations each). Without them probe_bf16_dot.
+double probe_tiles(const struct target *t, double ms);
+
+// What a kernel for s on t is held against: probe_tiles if t has tiles, probe_bf16_dot if t has the instruction and K
+// and V are bf16, else probe_fma.
 double probe_compute(const struct spec *s, const struct target *t, double ms);
 
 // Read bandwidth over a buffer: 1, 2 or 4 streams, with and without software prefetch; the best is what a decode kernel

@@ -80,7 +80,8 @@ static int render(struct input *in, bool drop_comments, struct buf *out, struct 
   struct tpl_sink sink = {&scope, on_vreg, on_begin, on_op, on_end, on_constants, on_mark, on_release};
   struct tpl_options o = {bindings, 4, load, in, &sink, drop_comments, MAX_OUTPUT, MAX_STEPS};
   int status = tpl_render("a", &o, out, err);
-  REQUIRE(scope.vregs >= 0 && scope.vregs <= 4096 && scope.masks >= 0 && scope.masks <= 4096);
+  REQUIRE(scope.used[CLASS_VECTOR] >= 0 && scope.used[CLASS_VECTOR] <= 4096 && scope.used[CLASS_MASK] >= 0 &&
+          scope.used[CLASS_MASK] <= 4096);
   return status;
 }
 

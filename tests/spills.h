@@ -21,7 +21,8 @@ struct spills {
 };
 
 static inline bool is_fma(const char *line) {
-  return strstr(line, "vfmadd") || strstr(line, "vfmsub") || strstr(line, "vfnmadd") || strstr(line, "vdpbf16ps");
+  return strstr(line, "vfmadd") || strstr(line, "vfmsub") || strstr(line, "vfnmadd") || strstr(line, "vdpbf16ps") ||
+         strstr(line, "tdpbf16ps");
 }
 
 // An operand on the stack; rbp counts where it is a frame pointer.

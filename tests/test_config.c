@@ -321,10 +321,21 @@ static void check_decode(const struct spec *s, const struct target *t, const str
   reads_back(c, t);
 }
 
+static void check_tiles(const struct spec *s, const struct target *t, const struct config *c) {
+  const int *v = c->v;
+  assert_true(t->tiles && v[CFG_BLOCK_M] % 16 == 0 && v[CFG_BLOCK_M] >= 16 && v[CFG_BLOCK_M] <= 64);
+  assert_true(v[CFG_BLOCK_N] % 32 == 0 && v[CFG_BLOCK_N] >= 32 && v[CFG_BLOCK_N] <= 512);
+  assert_true(v[CFG_STAGES] == CONFIG_UNSET && v[CFG_TILE_N] == CONFIG_UNSET && v[CFG_UNROLL] == CONFIG_UNSET);
+  assert_true(tiles_k_width(s) % 32 == 0 && tiles_k_width(s) >= s->head_dim && tiles_k_width(s) < s->head_dim + 32);
+  assert_true(tiles_v_width(s) % 16 == 0 && tiles_v_width(s) >= s->head_dim_v);
+  reads_back(c, t);
+}
+
 static void check_feasible(const struct spec *s, const struct target *t, const struct config *given,
                            const struct config *c) {
   const int *v = c->v;
   if (config_is_decode(c)) return check_decode(s, t, c);
+  if (config_is_tiles(c)) return check_tiles(s, t, c);
   const bool pairs = spec_pairs(s, t);
   const int rows = pairs ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N], width = config_k_width(s);
   for (int f = 0; f < CFG_COUNT; f++)

@@ -189,15 +189,17 @@ static void test_cap(void **state) {
   }
 }
 
-// Dot products of bf16 pairs where they are as fast as multiply-adds.
+// Dot products of bf16 pairs where they are as fast as multiply-adds, tiles where there are any.
 static void test_bf16_target(void **state) {
   (void)state;
   struct problem bf16, mixed;
   if (!cpu_has_target(target_find("avx512bf16"))) skip();
   assert_int_equal(problem_parse("d64:bf16", &bf16, NULL) || problem_parse("d64:q=f32,kv=bf16", &mixed, NULL), 0);
 #if defined(__x86_64__)
-  const bool slow = __builtin_cpu_is("intel");
-  assert_string_equal(cpu_best_target(&bf16.spec)->name, slow ? "avx512" : "avx512bf16");
+  const char *vectors = __builtin_cpu_is("intel") ? "avx512" : "avx512bf16";
+  const bool tiles = cpu_has_target(target_find("amxbf16"));
+  assert_string_equal(cpu_best_vector_target(&bf16.spec)->name, vectors);
+  assert_string_equal(cpu_best_target(&bf16.spec)->name, tiles ? "amxbf16" : vectors);
   assert_string_equal(cpu_best_target(&mixed.spec)->name, "avx512");
 #endif
 }

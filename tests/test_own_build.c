@@ -286,10 +286,23 @@ static void slow_dot_products_are_avoided(void **state) {
   build("cc", "slow/*.c", "slow.so");
   const struct set_library dot = open_set("dot.so", "d_attn"), slow = open_set("slow.so", "d_attn");
   computes(&dot, "d16:bf16:b1h1q20k30",
-           strcmp(cpu_best_target(&bf16.spec)->name, "avx512") ? "_avx512bf16_" : "_avx512_");
+           strcmp(cpu_best_vector_target(&bf16.spec)->name, "avx512") ? "_avx512bf16_" : "_avx512_");
   computes(&slow, "d16:bf16:b1h1q20k30", "_avx512_");
   dlclose(dot.handle);
   dlclose(slow.handle);
+}
+
+// Tiles are chosen where the CPU has them and the system saves them, and for many rows only.
+static void tiles_come_first(void **state) {
+  (void)state;
+  const bool here = cpu_has_target(target_find("amxbf16"));
+  write_text("tiles.txt", "d16:bf16:causal target=amxbf16,c99\nd16:bf16:causal:q1 target=amxbf16,c99\n");
+  works("emit --set-file tiles.txt --prefix t_ -o tiles");
+  build("cc", "tiles/*.c", "tiles.so");
+  const struct set_library tiles = open_set("tiles.so", "t_attn");
+  computes(&tiles, "d16:bf16:causal:b1h1q40k30", here ? "_tiles_m32n128_amxbf16_" : "_c99_");
+  computes(&tiles, "d16:bf16:causal:b1h1q1k30", here ? "_decode_m1n8192h1_amxbf16_" : "_c99_");
+  dlclose(tiles.handle);
 }
 
 static void headers_are_cxx_and_live_together(void **state) {
@@ -311,11 +324,9 @@ static void headers_are_cxx_and_live_together(void **state) {
 
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(gcc_links_two_sets),
-      cmocka_unit_test(clang_links_two_sets),
-      cmocka_unit_test(elsewhere_c99_is_chosen),
-      cmocka_unit_test(slow_dot_products_are_avoided),
-      cmocka_unit_test(headers_are_cxx_and_live_together),
+      cmocka_unit_test(gcc_links_two_sets),      cmocka_unit_test(clang_links_two_sets),
+      cmocka_unit_test(elsewhere_c99_is_chosen), cmocka_unit_test(slow_dot_products_are_avoided),
+      cmocka_unit_test(tiles_come_first),        cmocka_unit_test(headers_are_cxx_and_live_together),
   };
   (void)argc;
   if (!find_binary(argv[0])) return 1;

@@ -32,6 +32,10 @@ static const struct row {
     {CFG_PREFETCH, KERNEL_DECODE, "kernel=decode,block_m=4", {"0", "3", "64"}},
     {CFG_BLOCK_H, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"1", "2", "5"}},
     {CFG_SPLIT, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"0", "16", "48"}},
+    {CFG_BLOCK_M, KERNEL_TILES, "kernel=tiles,block_n=64", {"32", "16", "48", "64"}},
+    {CFG_BLOCK_N, KERNEL_TILES, "kernel=tiles,block_m=16", {"32", "64", "128", "256"}},
+    {CFG_EXP, KERNEL_TILES, "kernel=tiles,block_n=64", {"poly5", "poly3", "table1", "table2"}},
+    {CFG_KERNEL, KERNEL_TILES, "block_m=16,block_n=64", {"tiles", "prefill"}},
     {CFG_KERNEL, KERNEL_DECODE, "block_m=16,block_n=64", {"decode", "prefill"}},
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
@@ -60,7 +64,9 @@ static struct bits bits_of(const struct spec *s, const struct target *t, const s
   char config[120];
   struct test_kernel k;
   snprintf(config, sizeof config, "%s,%s=%s", r->base, config_fields[r->field].name, value);
-  if (!make_best_kernel(s, t, config, &k)) return (struct bits){NULL, NULL};
+  const bool made =
+      cpu_has_target(t) ? make_best_kernel(s, t, config, &k) : make_kernel(s, t, config, PRINTER_SCALAR, &k);
+  if (!made) return (struct bits){NULL, NULL};
   const struct verify_case c = {.problem = {.spec = *s}, .kind = input_kind_find("large")};
   set_current(&k, &c);
   tensors_poison(in);
@@ -114,7 +120,9 @@ static void fields_change_bits_or_do_not(void **state) {
     for (int k = 0; k < target_count * N_SPECS; k++) {
       const struct target *t = &target_table[k / N_SPECS];
       const struct spec s = problem_of(specs[k % N_SPECS]).spec;
-      if (t->family != FAMILY_CPU || !cpu_has_target(t) || (!t->vregs && k % N_SPECS > 1)) continue; // c99 is slow
+      if (t->family != FAMILY_CPU || (!cpu_has_target(t) && !t->tiles) || (t->tiles && r->kernel != KERNEL_TILES) ||
+          (!t->vregs && k % N_SPECS > 1))
+        continue; // c99 is slow
       compare_values(r, &s, t, &n);
     }
     const bool may = config_rounding[r->field][r->kernel] == ROUNDING_MAY;
@@ -133,7 +141,9 @@ static void every_field_has_a_row(void **state) {
       for (int i = 0; i < N_ROWS; i++)
         tested |= rows[i].field == (enum config_field)f && rows[i].kernel == (enum kernel_kind)k;
       const bool cpu = config_fields[f].family != FAMILY_CUDA, has = config_rounding[f][k] != ROUNDING_NONE;
-      if (has != tested || (has && !cpu) || (cpu && !has && config_rounding[f][!k] == ROUNDING_NONE))
+      bool anywhere = false;
+      for (int other = 0; other < KERNEL_COUNT; other++) anywhere |= config_rounding[f][other] != ROUNDING_NONE;
+      if (has != tested || (has && !cpu) || (cpu && !anywhere))
         fail_msg("%s, kernel=%s: %s", config_fields[f].name, kernel_names[k],
                  has ? "no row of this test" : "no row of gen/config_rounding.c");
     }
@@ -147,13 +157,14 @@ static void readme_says_the_same(void **state) {
   if (!f) skip(); // not run from the top of the repository
   text[fread(text, 1, sizeof text - 1, f)] = 0;
   fclose(f);
-  const char *table = strstr(text, "| config field | prefill | decode |");
+  const char *table = strstr(text, "| config field | prefill | decode | tiles |");
   assert_non_null(table);
   for (int i = 0; i < CFG_COUNT; i++) {
     char row[120];
     if (config_fields[i].family == FAMILY_CUDA) continue;
-    snprintf(row, sizeof row, "| `%s` | %s | %s |", config_fields[i].name, words[config_rounding[i][KERNEL_PREFILL]],
-             words[config_rounding[i][KERNEL_DECODE]]);
+    snprintf(row, sizeof row, "| `%s` | %s | %s | %s |", config_fields[i].name,
+             words[config_rounding[i][KERNEL_PREFILL]], words[config_rounding[i][KERNEL_DECODE]],
+             words[config_rounding[i][KERNEL_TILES]]);
     if (!strstr(table, row)) fail_msg("README.md lacks: %s", row);
   }
 }

@@ -124,7 +124,8 @@ static void registers(void **state) {
   assert_int_equal(declare(&s, "b[2][2], mask k", message), 0);
   assert_true(s.vregs == 8 && s.masks == 2);
   vop_release(&s, mark);
-  assert_true(s.vregs == 4 && s.masks == 1 && s.vregs_peak == 8 && s.masks_peak == 2);
+  assert_true(s.used[CLASS_VECTOR] == 4 && s.used[CLASS_MASK] == 1 && s.peak[CLASS_VECTOR] == 8 &&
+              s.peak[CLASS_MASK] == 2);
   assert_int_equal(parse(&s, "zero b[0][0]", o, NULL), STROBE_INVALID); // dead
   assert_int_equal(declare(&s, "c", message), 0);
   assert_int_equal(parse(&s, "zero c", o, NULL), 0);

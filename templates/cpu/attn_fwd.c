@@ -5,6 +5,8 @@ $let cols = block_m / lanes
 $# Q and K are multiplied by pairs of bf16, or as f32: c_type. Rows of K and V are then k_width and v_width long, zeros at the end.
 $let mac = pair == 2 ? "dot" : "fma"
 $let not_prescaled = pair == 2
+$# S in memory has its scale.
+$let not_scaled = 0
 $let b_in_register = lanes == 16 && cols > 1 && printer != "scalar"
 $let c_type = pair == 2 ? "bf16" : "f32"
 $let c_t = pair == 2 ? "unsigned short" : "float"

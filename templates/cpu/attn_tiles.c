@@ -1,0 +1,56 @@
+$# Prefill by matrix tiles: rows of 16 f32, or of 16 pairs of bf16, 16 rows to a tile (AMX). S^T = K Q^T and O^T = V^T P^T as in attn_fwd.c, one
+$# query per lane, so that the softmax and the phases around it are the same; K and V^T are copied tile by tile.
+$let decode = 0
+$let prefetch = 0
+$let own_keys = 0
+$let cols = block_m / lanes
+$let not_prescaled = 1
+$let not_scaled = 1
+$let c_t = "unsigned short"
+$let c_type = "bf16"
+$let kv_t = "unsigned short"
+$let q_t = "unsigned short"
+$let o_t = o_type == "f32" ? "float" : "unsigned short"
+$let q_as = ""
+$let q_units = k_width / 2
+$let uses_load_first = 1
+$let exp_by_rows = 0
+$let exp_columns = 1
+$let rest_step = 32
+$let panels = 0
+$let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
+$# Rows of V^T that PV takes at a time: four accumulators, or as many columns of queries.
+$let most_rows = max(4 / cols, 1)
+$let pv_rows = v_width / 16 % most_rows == 0 ? most_rows : v_width / 16 % 2 == 0 && most_rows > 2 ? 2 : 1
+$include "cpu/prologue.inc"
+$constants
+
+$include "cpu/flush.inc"
+
+$include "cpu/lengths.inc"
+
+$include "cpu/tiles_pack.inc"
+
+$include "cpu/pack_q.inc"
+
+$include "cpu/start.inc"
+
+$include "cpu/rescale.inc"
+
+$include "cpu/tiles_qk.inc"
+
+$include "cpu/tiles_pv.inc"
+
+$include "cpu/blocks.inc"
+
+$include "cpu/tiles_edge.inc"
+
+$include "cpu/epilogue.inc"
+
+$include "cpu/tiles.inc"
+
+$include "cpu/tiles_forward.inc"
+
+const struct strobe_kernel ${symbol} = {
+  STROBE_ABI, 2, ${scratch_bytes}, workspace_bytes, {{"pack", pack_items, pack}, {"forward", items, forward}},
+};
