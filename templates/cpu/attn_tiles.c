@@ -49,6 +49,8 @@ $include "cpu/epilogue.inc"
 
 $include "cpu/tiles.inc"
 
+$include "cpu/larger.inc"
+
 $include "cpu/tiles_forward.inc"
 
 const struct strobe_kernel ${symbol} = {
