@@ -48,9 +48,12 @@ static int on_op(void *c, const char *text, size_t len, int indent, struct buf *
   REQUIRE(indent >= 0);
   for (int i = 0; i < n && !status; i++) {
     REQUIRE(o[i].text >= text && o[i].text + o[i].text_len <= text + len);
-    if (o[i].kind == OPD_REG) REQUIRE(o[i].reg >= 0 && o[i].reg < s->vregs);
-    if (o[i].kind == OPD_MASK) REQUIRE(o[i].reg >= 0 && o[i].reg < s->masks);
-    if (o[i].kind == OPD_REG || o[i].kind == OPD_MASK) vop_register_name(s, &o[i], out);
+    static const enum operand_kind registers[CLASS_COUNT] = {OPD_REG, OPD_MASK, OPD_TILE};
+    for (int k = 0; k < CLASS_COUNT; k++) {
+      if (o[i].kind != registers[k]) continue;
+      REQUIRE(o[i].reg >= 0 && o[i].reg < s->used[k]);
+      vop_register_name(s, &o[i], out);
+    }
     REQUIRE(o[i].index.n >= 0 && o[i].index.n <= VOP_MAX_TERMS);
     for (int t = 0; t < o[i].index.n; t++) REQUIRE(o[i].index.term[t].name < s->n_names);
   }
@@ -80,8 +83,7 @@ static int render(struct input *in, bool drop_comments, struct buf *out, struct 
   struct tpl_sink sink = {&scope, on_vreg, on_begin, on_op, on_end, on_constants, on_mark, on_release};
   struct tpl_options o = {bindings, 4, load, in, &sink, drop_comments, MAX_OUTPUT, MAX_STEPS};
   int status = tpl_render("a", &o, out, err);
-  REQUIRE(scope.used[CLASS_VECTOR] >= 0 && scope.used[CLASS_VECTOR] <= 4096 && scope.used[CLASS_MASK] >= 0 &&
-          scope.used[CLASS_MASK] <= 4096);
+  for (int k = 0; k < CLASS_COUNT; k++) REQUIRE(scope.used[k] >= 0 && scope.used[k] <= 4096);
   return status;
 }
 

@@ -122,7 +122,7 @@ static void registers(void **state) {
   assert_int_equal(declare(&s, "a[4], mask m", message), 0);
   int mark = s.n_vreg;
   assert_int_equal(declare(&s, "b[2][2], mask k", message), 0);
-  assert_true(s.vregs == 8 && s.masks == 2);
+  assert_true(s.used[CLASS_VECTOR] == 8 && s.used[CLASS_MASK] == 2);
   vop_release(&s, mark);
   assert_true(s.used[CLASS_VECTOR] == 4 && s.used[CLASS_MASK] == 1 && s.peak[CLASS_VECTOR] == 8 &&
               s.peak[CLASS_MASK] == 2);
@@ -130,6 +130,13 @@ static void registers(void **state) {
   assert_int_equal(declare(&s, "c", message), 0);
   assert_int_equal(parse(&s, "zero c", o, NULL), 0);
   assert_int_equal(o[0].reg, 4); // b's first register again
+  // Tiles are numbered by themselves, and no vector can take the place of one, nor the other way round.
+  assert_int_equal(declare(&s, "tile t[2][2], tile u", message), 0);
+  assert_true(s.used[CLASS_TILE] == 5 && s.used[CLASS_VECTOR] == 5);
+  assert_int_equal(parse(&s, "tile_dot t[1][0], u, t[0][1]", o, NULL), 0);
+  assert_true(o[0].kind == OPD_TILE && o[0].reg == 2 && o[1].reg == 4 && o[2].reg == 1);
+  assert_int_equal(parse(&s, "tile_zero c", o, NULL), STROBE_INVALID);
+  assert_int_equal(parse(&s, "zero u", o, NULL), STROBE_INVALID);
   assert_int_equal(declare(&s, "a", message), 0);
   assert_int_equal(parse(&s, "zero a", o, NULL), 0);
   assert_int_equal(o[0].reg, 5); // the later declaration hides the earlier one
