@@ -20,10 +20,10 @@ static int round_up(int x, int step) { return (x + step - 1) / step * step; }
 int tiles_k_width(const struct spec *s) { return round_up(s->head_dim, 2 * TILE); }
 int tiles_v_width(const struct spec *s) { return round_up(s->head_dim_v, TILE); }
 
-// Q^T in pairs of two tiles, S or P of two blocks, O^T, five rows of statistics, the scale; causal: a block of V
+// Q^T in pairs of two tiles, S or P of two blocks, O^T, six rows of statistics, the scale; causal: a block of V
 // without Inf and NaN. While K and V are copied: pairs of 32 rows of V, and a row of zeros.
 int64_t tiles_scratch_bytes(const struct spec *s, const struct config *c) {
-  const int64_t width = tiles_v_width(s), rows = tiles_k_width(s) + 2 * c->v[CFG_BLOCK_N] + width + 5;
+  const int64_t width = tiles_v_width(s), rows = tiles_k_width(s) + 2 * c->v[CFG_BLOCK_N] + width + 6;
   const int64_t finite = s->mask == MASK_FULL ? 0 : 2 * c->v[CFG_BLOCK_N] * width;
   const int64_t forward = 4 * (rows * c->v[CFG_BLOCK_M] + TILE) + finite;
   const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
