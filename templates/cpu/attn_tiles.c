@@ -35,6 +35,8 @@ $include "cpu/pack_q.inc"
 
 $include "cpu/start.inc"
 
+$include "cpu/start_rows.inc"
+
 $include "cpu/rescale.inc"
 
 $include "cpu/tiles_qk.inc"
