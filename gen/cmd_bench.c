@@ -26,7 +26,7 @@ static const struct option_row rows[] = {
         .about = "of --suite cpu the rows whose problem or target contains TEXT"),
     ROW(OPT_CHOICE, dtype, .name = "dtype", .value = "bf16|f16", .about = "of --suite hopper (default: bf16)"),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
-        .about = "default: the best that this CPU can run"),
+        .about = "default: the best that this CPU can run (--suite cpu: of its vectors)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "of all tensors (default: bnhd)"),

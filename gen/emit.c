@@ -64,7 +64,8 @@ const char emit_x86[] = "defined(__x86_64__) && defined(__GNUC__)";
 
 const char *emit_guard(const struct instance *i, enum printer printer) {
   if (i->target->family != FAMILY_CPU || printer == PRINTER_SCALAR || !i->target->vregs) return NULL;
-  return i->target->lanes > 4 ? emit_x86 : NULL; // vectors of 256 and 512 bits are x86's
+  const char *const name = i->target->name;
+  return strncmp(name, "avx", 3) && strncmp(name, "amx", 3) ? NULL : emit_x86;
 }
 
 int emit_check_name(const char *what, const char *name, struct error *err) {

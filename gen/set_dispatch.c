@@ -37,7 +37,7 @@ struct texts {
   struct buf t[T_COUNT];
   struct spec_list cpu, cuda;
   struct buf last; // spec
-  bool has_x86, has_cuda;
+  bool has_x86, has_amx, has_cuda;
 };
 
 static void upper(const char *text, struct buf *out) {
@@ -79,6 +79,7 @@ static void cpu_row(const struct kernel_set *set, int i, const char *symbol, str
              config_is_decode(&e->instance.config) ? e->instance.config.v[CFG_BLOCK_M] : 0, guarded ? "X86(" : "&",
              symbol, guarded ? ")" : "", symbol);
   x->has_x86 |= guarded;
+  x->has_amx |= guarded && e->instance.target->tiles;
   line(&x->t[T_INCLUDES]), buf_printf(&x->t[T_INCLUDES], "#include \"%s.h\"", symbol);
   line(&x->t[T_SOURCES]), buf_printf(&x->t[T_SOURCES], "  %s.c", symbol);
 }
@@ -158,7 +159,7 @@ int set_render(const struct kernel_set *set, const char *template, struct buf *o
   fill(set, &x);
   snprintf(hash, sizeof hash, "%016" PRIx64, templates_hash());
   snprintf(file, sizeof file, "set/%s", template);
-  struct tpl_binding b[T_COUNT + 12];
+  struct tpl_binding b[T_COUNT + 13];
   size_t n = 0;
   for (; n < T_COUNT; n++) {
     failed |= x.t[n].failed;
@@ -169,6 +170,7 @@ int set_render(const struct kernel_set *set, const char *template, struct buf *o
   b[n++] = (struct tpl_binding){.name = "templates", .string = hash};
   b[n++] = (struct tpl_binding){.name = "x86", .string = emit_x86};
   b[n++] = (struct tpl_binding){.name = "has_x86", .integer = x.has_x86};
+  b[n++] = (struct tpl_binding){.name = "has_amx", .integer = x.has_amx};
   b[n++] = (struct tpl_binding){.name = "has_cuda", .integer = x.has_cuda};
   b[n++] = (struct tpl_binding){.name = "abi", .integer = STROBE_ABI};
   b[n++] = (struct tpl_binding){.name = "decode_rows", .integer = DECODE_ROWS_SERVED};

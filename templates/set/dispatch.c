@@ -29,31 +29,34 @@ $if has_x86
     return low;
   }
 
-  // Linux saves the tiles of AMX for processes that ask: arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) is 0 where it will.
-  static int may_use_tiles(void) {
-    #ifdef __linux__
-    long status;
-    __asm__ volatile("syscall" : "=a"(status) : "0"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
-    return !status;
-    #else
-    return 0;
-    #endif
-  }
+  $if has_amx
+    // Linux saves the tiles of AMX for processes that ask: arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) is 0 where it will.
+    static int may_use_tiles(void) {
+      #ifdef __linux__
+      long status;
+      __asm__ volatile("syscall" : "=a"(status) : "0"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+      return !status;
+      #else
+      return 0;
+      #endif
+    }
 
   // Bits of CPUID leaves 1 and 7. Upper halves of ymm (XCR0 bits 1, 2) and the zmm state (5, 6, 7) must be saved, too.
   static int detect(void) {
-    unsigned a, b, c, d, leaves, more, features = 0;
+    unsigned a, b, c, d, leaves, features = 0;
     const unsigned fma = 1u << 12, osxsave = 1u << 27, avx = 1u << 28, f16c = 1u << 29;
     const unsigned avx2 = 1u << 5, avx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31, bf16 = 1u << 5; // F, DQ, BW, VL
-    const unsigned amx = 1u << 22 | 1u << 24; // BF16, TILE
     if (!__get_cpuid(1, &a, &b, &c, &d) || (c & (fma | osxsave | avx | f16c)) != (fma | osxsave | avx | f16c)) return 0;
     const unsigned saved = saved_registers();
-    if ((saved & 6) != 6 || !__get_cpuid_count(7, 0, &leaves, &b, &c, &more) || !(b & avx2)) return 0;
+    if ((saved & 6) != 6 || !__get_cpuid_count(7, 0, &leaves, &b, &c, &d) || !(b & avx2)) return 0;
     features |= HAS_AVX2;
     if ((saved & 0xe6) != 0xe6 || (b & avx512) != avx512) return (int)features;
     features |= HAS_AVX512;
     if (leaves >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bf16)) features |= HAS_AVX512_BF16;
-    if ((features & HAS_AVX512_BF16) && (more & amx) == amx && may_use_tiles()) features |= HAS_AMX_BF16;
+    $if has_amx
+      const unsigned amx = 1u << 22 | 1u << 24; // BF16, TILE
+      if ((features & HAS_AVX512_BF16) && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & amx) == amx && may_use_tiles())
+        features |= HAS_AMX_BF16;
     if (__get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx) features |= SLOW_BF16;
     return (int)features;
   }
