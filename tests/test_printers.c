@@ -166,8 +166,7 @@ static void compare_bits(const struct test_kernel *code, const struct test_kerne
 static const struct {
   const char *prefix;
   int fmas_per_store; // 0: none
-} hot[] = {{"qk_softmax_block", 16}, {"qk_exp_block", 2}, {"qk_block", 0},
-           {"pv_block", 0},          {"qk_4", 64},         {"pv_4", 64}};
+} hot[] = {{"qk_softmax_block", 16}, {"qk_exp_block", 2}, {"qk_block", 0}, {"pv_block", 0}, {"qk_4", 64}, {"pv_4", 64}};
 
 static void check_spills(const char *symbol) {
   char path[300];
