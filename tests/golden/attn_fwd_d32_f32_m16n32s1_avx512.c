@@ -17,8 +17,8 @@ static const unsigned exp2_b1[16] = { // degree 2, linear term
 static const unsigned exp2_b2[16] = { // degree 2, quadratic term
   0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
   0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
-// P of a score 87 or more below its row's maximum is denormal, and Intel CPUs take some 150 cycles for an instruction that makes or reads a
-// denormal. In a step results flush to zero instead, whatever the caller's mode of rounding and exceptions.
+// P of a score 87 or more below its row's maximum is denormal, and Intel CPUs are slow with those: scores of a trained model took 12 times as
+// long. In a step results flush to zero instead, whatever the caller's mode of rounding and exceptions.
 static unsigned begin_flush(void) {
   const unsigned mode = _mm_getcsr();
   _mm_setcsr(0x9f80); // flush to zero, all exceptions masked, to nearest
