@@ -14,7 +14,7 @@
 struct wish {
   struct tune_key key; // workers: any
   int64_t size[3];     // upper ends of the buckets of q_len, kv_len and group; -1: not given, any
-  bool decode, tiles;
+  enum kernel_kind kernel;
 };
 
 // "q1024k4096g+": upper ends, a "+" is without one.
@@ -41,12 +41,11 @@ static int make_wish(const struct emit_tuned *t, const struct problem *p, const 
   tune_key_of(&whole, target, 0, &w->key);
   if (target->family == FAMILY_CPU || t->machine != t->here) // else the GPU that is here
     snprintf(w->key.machine, sizeof w->key.machine, "%s", t->machine);
-  w->decode = config_is_decode(&heuristic);
-  w->tiles = config_is_tiles(&heuristic);
+  w->kernel = config_kernel(&heuristic);
   parse_bucket(w->key.bucket, w->size);
   if (p->q_len < 0) w->size[0] = -1;
   if (p->kv_len < 0 && p->q_len < 0) w->size[1] = -1;
-  if (p->kv_len < 0 && w->decode) w->size[1] = -1; // not one key, as kv_len = q_len would have it
+  if (p->kv_len < 0 && w->kernel == KERNEL_DECODE) w->size[1] = -1; // not one key, as kv_len = q_len would have it
   if (p->heads < 0) w->size[2] = -1;
   return 0;
 }
@@ -57,8 +56,7 @@ static bool serves(const struct wish *w, const struct tune_record *r, int64_t si
   config_clear(&c);
   if (r->mark == TUNE_TRIED || strcmp(a->spec, b->spec) || strcmp(a->target, b->target) ||
       strcmp(a->machine, b->machine) || strcmp(a->version, b->version) || strcmp(a->templates, b->templates) ||
-      !parse_bucket(b->bucket, size) || config_parse(r->config, &c, NULL) || config_is_decode(&c) != w->decode ||
-      config_is_tiles(&c) != w->tiles)
+      !parse_bucket(b->bucket, size) || config_parse(r->config, &c, NULL) || config_kernel(&c) != w->kernel)
     return false;
   for (int i = 0; i < 3; i++)
     if (w->size[i] >= 0 && w->size[i] != size[i]) return false;

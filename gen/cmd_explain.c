@@ -53,7 +53,7 @@ static void count_traffic(struct explained *e) {
   const double kv_row = (d + dv) * dtype_table[s->kv].bytes, pairs = e->flops / (2 * (d + dv));
   e->least_bytes = q_bytes + heads_kv * m * kv_row;
   const double tile = e->instance.config.v[CFG_BLOCK_M]; // of rows of a KV head (decode), or of a query head
-  const bool decode = config_is_decode(&e->instance.config);
+  const bool decode = config_kernel(&e->instance.config) == KERNEL_DECODE;
   e->cached_bytes = decode ? heads_kv * ceil(heads * n / heads_kv / tile) * m * kv_row : pairs / tile * kv_row;
   if (!is_cuda(e) && !decode) e->moved_bytes = traffic_bytes(p, &e->instance);
   e->fused_elements = heads * n * (d + dv) + heads_kv * m * (d + dv);
@@ -139,7 +139,7 @@ static int explain(const char *text, const struct explain_options *o, struct exp
 // "block_n=128" of one field, as config_print gives it, without the name.
 static void field_value(const struct explained *e, int field, char *out, size_t size) {
   const struct config *c = &e->instance.config;
-  const bool prefill = !is_cuda(e) && !config_is_decode(c) && !config_is_tiles(c);
+  const bool prefill = !is_cuda(e) && config_kernel(c) == KERNEL_PREFILL;
   if (field == CFG_ALGO && prefill) { // said by stages
     snprintf(out, size, "%s", algo_names[config_algo(c)]);
     return;
@@ -246,7 +246,7 @@ static void print_floor(const struct explained *e, struct buf *out) {
                e->predicted);
   if (e->predicted_d128 > 0) buf_printf(out, "; %.3f of what it predicts for d128", e->predicted / e->predicted_d128);
   buf_printf(out, "\n  memory   %.4g MB: every element of Q, K, V and O once\n", 1e-6 * e->least_bytes);
-  const bool decode = config_is_decode(&e->instance.config);
+  const bool decode = config_kernel(&e->instance.config) == KERNEL_DECODE;
   if (e->moved_bytes > 0)
     buf_printf(out,
                "  moved    %.4g MB between scratch memory and caches or memory, as a model of algo=%s has it: %s\n",
@@ -281,44 +281,52 @@ static int64_t decode_items(const struct explained *e) {
          ((p->heads / p->heads_kv * p->q_len + c[CFG_BLOCK_M] - 1) / c[CFG_BLOCK_M]) * splits_of(e);
 }
 
-static void print_tiles(const struct explained *e, struct buf *out) {
+static void print_prefill_tiles(const struct explained *e, struct buf *out) {
   const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
-  if (config_is_decode(&e->instance.config)) {
-    buf_printf(
-        out,
-        "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
-        "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
-        c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], lanes);
-    const int64_t parts = splits_of(e);
-    if (parts > 1)
-      buf_printf(out,
-                 "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
-                 (long long)parts, c[CFG_SPLIT]);
-    buf_printf(out, "work items: %lld, for any number of threads\n", (long long)decode_items(e));
-    if (c[CFG_BLOCK_H] > 1)
-      buf_printf(
-          out,
-          "heads not side by side, as in (b, h, n, d): a work item each, chunks and parts of %d times as many keys\n",
-          c[CFG_BLOCK_H]);
-    buf_str(out, "\n");
-    return;
-  }
-  if (is_cuda(e)) {
-    buf_printf(out, "tiles: %d queries x %d keys\n\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
-    return;
-  }
-  if (config_is_tiles(&e->instance.config)) {
-    buf_printf(out,
-               "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
-               "queries x 32 elements of head_dim\n\n",
-               c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N]);
-    return;
-  }
   buf_printf(out,
              "tiles: %d queries (one per lane, %d to a register) x %d keys; register tile %d keys x %d queries = %d "
-             "accumulators\n\n",
+             "accumulators\n",
              c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M],
              c[CFG_TILE_N] * c[CFG_BLOCK_M] / lanes);
+}
+
+static void print_decode_tiles(const struct explained *e, struct buf *out) {
+  const int *c = e->instance.config.v;
+  buf_printf(out,
+             "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
+             "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
+             c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], e->instance.target->lanes);
+  const int64_t parts = splits_of(e);
+  if (parts > 1)
+    buf_printf(out, "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
+               (long long)parts, c[CFG_SPLIT]);
+  buf_printf(out, "work items: %lld, for any number of threads\n", (long long)decode_items(e));
+  if (c[CFG_BLOCK_H] > 1)
+    buf_printf(
+        out,
+        "heads not side by side, as in (b, h, n, d): a work item each, chunks and parts of %d times as many keys\n",
+        c[CFG_BLOCK_H]);
+}
+
+static void print_matrix_tiles(const struct explained *e, struct buf *out) {
+  const int *c = e->instance.config.v;
+  buf_printf(out,
+             "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
+             "queries x 32 elements of head_dim\n",
+             c[CFG_BLOCK_M], e->instance.target->lanes, c[CFG_BLOCK_N]);
+}
+
+static void print_tiles(const struct explained *e, struct buf *out) {
+  static void (*const print[KERNEL_COUNT])(const struct explained *,
+                                           struct buf *) = {[KERNEL_PREFILL] = print_prefill_tiles,
+                                                            [KERNEL_DECODE] = print_decode_tiles,
+                                                            [KERNEL_TILES] = print_matrix_tiles};
+  const int *c = e->instance.config.v;
+  if (is_cuda(e))
+    buf_printf(out, "tiles: %d queries x %d keys\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
+  else
+    print[config_kernel(&e->instance.config)](e, out);
+  buf_char(out, '\n');
 }
 
 static void print_text(const struct explained *e, bool colour, struct buf *out) {
@@ -364,7 +372,7 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_end(&j);
   }
   json_end(&j);
-  if (config_is_decode(&e->instance.config)) {
+  if (config_kernel(&e->instance.config) == KERNEL_DECODE) {
     json_integer(&j, "splits", splits_of(e));
     json_integer(&j, "work_items", decode_items(e));
   }

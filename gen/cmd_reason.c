@@ -131,6 +131,10 @@ static bool tiles_reason(const struct facts *f, enum config_field field, struct 
   return true;
 }
 
+// What is different for a kernel; false: nothing, the field's own reason will do.
+static bool (*const kernel_reason[KERNEL_COUNT])(const struct facts *, enum config_field, struct buf *) = {
+    [KERNEL_DECODE] = decode_reason, [KERNEL_TILES] = tiles_reason};
+
 static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_BLOCK_M] = why_block_m,   [CFG_BLOCK_N] = why_block_n,   [CFG_TILE_N] = why_tile_n,
     [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
@@ -152,7 +156,7 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
                           .bf16 = spec_pairs(&i->spec, i->target),
                           .one_tile = p->q_len <= v[CFG_BLOCK_M]};
-  if (config_is_decode(&i->config) && decode_reason(&f, field, out)) return;
-  if (config_is_tiles(&i->config) && tiles_reason(&f, field, out)) return;
+  const enum kernel_kind kernel = config_kernel(&i->config);
+  if (kernel_reason[kernel] && kernel_reason[kernel](&f, field, out)) return;
   reasons[field](&f, out);
 }

@@ -18,10 +18,6 @@ enum {
   REGISTERS_16 = 16 + 4 + 3 + 1 // accumulators, rows, a vector of K or V and two of its pairs, a temporary
 };
 
-const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode", "tiles"};
-
-bool config_is_decode(const struct config *c) { return c->v[CFG_KERNEL] == KERNEL_DECODE; }
-
 // Rows that share a KV head; -1: not known.
 static int64_t rows_of(const struct problem *p) {
   if (!p || p->q_len < 0) return -1;
@@ -43,10 +39,11 @@ int decode_vregs(const struct spec *s, const struct target *t) {
   return t->lanes == 16 ? REGISTERS_16 : t->lanes + 4 + 3 + 1;
 }
 
-int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c) {
-  const int64_t rows = c->v[CFG_BLOCK_H] * rows_held(c->v[CFG_BLOCK_M]), q = (s->head_dim + 31) / 32 * 32,
-                o = (s->head_dim_v + 31) / 32 * 32;
-  return 4 * rows * (q + o + c->v[CFG_BLOCK_N] + 3 * t->lanes) + 64 * c->v[CFG_BLOCK_H] + 512;
+int64_t decode_scratch_bytes(const struct instance *i) {
+  const int *v = i->config.v;
+  const int64_t rows = v[CFG_BLOCK_H] * rows_held(v[CFG_BLOCK_M]), q = (i->spec.head_dim + 31) / 32 * 32,
+                o = (i->spec.head_dim_v + 31) / 32 * 32;
+  return 4 * rows * (q + o + v[CFG_BLOCK_N] + 3 * i->target->lanes) + 64 * v[CFG_BLOCK_H] + 512;
 }
 
 static int default_block_m(const struct problem *p) {

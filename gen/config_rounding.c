@@ -28,9 +28,7 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
 };
 
 bool config_changes_bits(enum config_field f, const struct config *c) {
-  const enum kernel_kind kernel = config_is_decode(c)  ? KERNEL_DECODE
-                                  : config_is_tiles(c) ? KERNEL_TILES
-                                                       : KERNEL_PREFILL;
+  const enum kernel_kind kernel = config_kernel(c);
   // algo=fa1 divides O again in a block of which a row sees nothing, if another row of its tile sees some.
   if (f == CFG_BLOCK_M && kernel == KERNEL_PREFILL && config_algo(c) == ALGO_FA1) return true;
   return config_rounding[f][kernel] == ROUNDING_MAY;

@@ -11,8 +11,6 @@ enum {
   MANY_KEYS = 4096
 };
 
-bool config_is_tiles(const struct config *c) { return c->v[CFG_KERNEL] == KERNEL_TILES; }
-
 bool tiles_serve(const struct spec *s, const struct target *t) { return t->tiles && spec_pairs(s, t); }
 
 static int round_up(int x, int step) { return (x + step - 1) / step * step; }
@@ -22,10 +20,12 @@ int tiles_v_width(const struct spec *s) { return round_up(s->head_dim_v, TILE); 
 
 // Q^T in pairs of two tiles, S or P of two blocks, O^T, six rows of statistics, the scale; causal: a block of V
 // without Inf and NaN. While K and V are copied: pairs of 32 rows of V, and a row of zeros.
-int64_t tiles_scratch_bytes(const struct spec *s, const struct config *c) {
-  const int64_t width = tiles_v_width(s), rows = tiles_k_width(s) + 2 * c->v[CFG_BLOCK_N] + width + 6;
-  const int64_t finite = s->mask == MASK_FULL ? 0 : 2 * c->v[CFG_BLOCK_N] * width;
-  const int64_t forward = 4 * (rows * c->v[CFG_BLOCK_M] + TILE) + finite;
+int64_t tiles_scratch_bytes(const struct instance *i) {
+  const struct spec *s = &i->spec;
+  const int *v = i->config.v;
+  const int64_t width = tiles_v_width(s), rows = tiles_k_width(s) + 2 * v[CFG_BLOCK_N] + width + 6;
+  const int64_t finite = s->mask == MASK_FULL ? 0 : 2 * v[CFG_BLOCK_N] * width;
+  const int64_t forward = 4 * (rows * v[CFG_BLOCK_M] + TILE) + finite;
   const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
   const int64_t pack = 4 * TILE + 64 * width + (2 * longer + 63) / 64 * 64;
   return forward > pack ? forward : pack;

@@ -22,10 +22,11 @@ void instance_name(const struct instance *i, struct buf *out) {
   else
     buf_printf(out, "_q%s_kv%s_o%s", q, kv, o);
   if (mask != MASK_FULL) buf_printf(out, "_%s", mask_names[mask]);
-  if (config_is_decode(&i->config))
+  const enum kernel_kind kernel = config_kernel(&i->config);
+  if (kernel == KERNEL_DECODE)
     buf_printf(out, "_decode_m%dn%dh%d%s_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], v[CFG_BLOCK_H],
                v[CFG_SPLIT] ? "_split" : "", i->target->name);
-  else if (config_is_tiles(&i->config))
+  else if (kernel == KERNEL_TILES)
     buf_printf(out, "_tiles_m%dn%d_%s", v[CFG_BLOCK_M], v[CFG_BLOCK_N], i->target->name);
   else
     buf_printf(out, "%s%s_m%dn%ds%d_%s", v[CFG_ALGO] == CONFIG_UNSET ? "" : "_",

@@ -168,14 +168,12 @@ static void bind_str(struct bindings *b, const char *name, const char *value) {
   if (b->n < MAX_BINDINGS) b->b[b->n++] = (struct tpl_binding){.name = name, .string = value};
 }
 
-static bool is_prefill(const struct config *c) { return !config_is_decode(c) && !config_is_tiles(c); }
-
 // Whether PV at the diagonal leaves V of hidden keys as it is, unless that leaves a NaN: it then begins again, and must
 // not have changed O^T.
 static bool keeps_o(const struct instance *i) {
   const int *c = i->config.v;
-  return is_prefill(&i->config) && config_algo(&i->config) == ALGO_FA3 && i->spec.mask != MASK_FULL &&
-         c[CFG_DIAGONAL] != DIAGONAL_MASK && i->target->lanes == 16;
+  return config_kernel(&i->config) == KERNEL_PREFILL && config_algo(&i->config) == ALGO_FA3 &&
+         i->spec.mask != MASK_FULL && c[CFG_DIAGONAL] != DIAGONAL_MASK && i->target->lanes == 16;
 }
 
 // Keys of a head of which V (stages=1: and K), so many bytes of each, fits beside the rest of a tile in the
@@ -187,7 +185,7 @@ static bool owns_k(const struct instance *i) { return i->config.v[CFG_PACK_K] &&
 
 static int64_t own_keys(const struct instance *i) {
   const int *c = i->config.v;
-  if (!is_prefill(&i->config) || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
+  if (config_kernel(&i->config) != KERNEL_PREFILL || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
   const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
   const int64_t row = (k > v ? k : v) * (spec_pairs(&i->spec, i->target) ? 2 : 4);
   return OWN_BYTES / row / c[CFG_BLOCK_N] * c[CFG_BLOCK_N];
@@ -205,10 +203,8 @@ static int64_t own_bytes(const struct instance *i) {
 
 // Memory of one worker: Q^T and S (one block) of each stage, O^T (before and after a block at the diagonal), four rows
 // of statistics (stages=2: five), the scale. algo=standard has S in the workspace, fa1 Q^T, O^T, m and l.
-static int64_t scratch_bytes(const struct instance *i) {
+static int64_t prefill_scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
-  if (config_is_decode(&i->config)) return decode_scratch_bytes(&i->spec, i->target, &i->config);
-  if (config_is_tiles(&i->config)) return tiles_scratch_bytes(&i->spec, &i->config);
   const int64_t q = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1), stages = c[CFG_STAGES],
                 s = stages * c[CFG_BLOCK_N];
   const int64_t o = config_v_width(&i->spec, &i->config);
@@ -219,14 +215,24 @@ static int64_t scratch_bytes(const struct instance *i) {
   return 4 * (rows * c[CFG_BLOCK_M] + 16) + own_bytes(i);
 }
 
+static const struct {
+  const char *template;
+  int64_t (*scratch_bytes)(const struct instance *);
+} kernels[KERNEL_COUNT] = {
+    [KERNEL_PREFILL] = {"cpu/attn_fwd.c", prefill_scratch_bytes},
+    [KERNEL_DECODE] = {"cpu/attn_decode.c", decode_scratch_bytes},
+    [KERNEL_TILES] = {"cpu/attn_tiles.c", tiles_scratch_bytes},
+};
+
 static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o,
                           const struct isa *isa) {
   const struct spec *s = &i->spec;
   const int *c = i->config.v;
-  bind_str(b, "kernel", kernel_names[is_prefill(&i->config) ? KERNEL_PREFILL : (enum kernel_kind)c[CFG_KERNEL]]);
+  const enum kernel_kind kernel = config_kernel(&i->config);
+  bind_str(b, "kernel", kernel_names[kernel]);
   bind_int(b, "head_dim", s->head_dim);
   bind_int(b, "head_dim_v", s->head_dim_v);
-  const bool tiles = config_is_tiles(&i->config), prefill = is_prefill(&i->config);
+  const bool tiles = kernel == KERNEL_TILES, prefill = kernel == KERNEL_PREFILL;
   bind_int(b, "k_width", tiles ? tiles_k_width(s) : config_k_width(s));
   bind_int(b, "v_width", tiles ? tiles_v_width(s) : config_v_width(s, &i->config));
   bind_int(b, "pair", spec_pairs(s, i->target) ? 2 : 1);
@@ -249,7 +255,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "block_h", c[CFG_BLOCK_H]);
   bind_int(b, "split", c[CFG_SPLIT]);
   bind_int(b, "side_keys",
-           config_is_decode(&i->config) ? decode_side_keys(s, i->target, c[CFG_BLOCK_M], c[CFG_BLOCK_H]) : 0);
+           kernel == KERNEL_DECODE ? decode_side_keys(s, i->target, c[CFG_BLOCK_M], c[CFG_BLOCK_H]) : 0);
   bind_int(b, "pack_k", c[CFG_PACK_K]);
   bind_int(b, "pack_v", c[CFG_PACK_V]);
   bind_int(b, "exp_degree", exp_table[c[CFG_EXP]].degree);
@@ -257,7 +263,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "printer", printer_names[o->printer]);
   bind_int(b, "for_tcc", o->for_tcc);
   bind_str(b, "symbol", o->symbol);
-  bind_int(b, "scratch_bytes", scratch_bytes(i));
+  bind_int(b, "scratch_bytes", kernels[kernel].scratch_bytes(i));
   bind_str(b, "attribute", isa && o->printer == PRINTER_INTRIN ? isa->attribute : "");
 }
 
@@ -310,10 +316,8 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                   .sink = &sink,
                                   .drop_comments = !o->comments};
     size_t start = out->len;
-    status = tpl_render(config_is_decode(&i->config)  ? "cpu/attn_decode.c"
-                        : config_is_tiles(&i->config) ? "cpu/attn_tiles.c"
-                                                      : "cpu/attn_fwd.c",
-                        &options, out, err);
+    const enum kernel_kind kernel = config_kernel(&i->config);
+    status = tpl_render(kernels[kernel].template, &options, out, err);
     if (!status && p->has_constants_place) {
       struct buf table = {0};
       (o->printer == PRINTER_CODE ? code_constants : c_constants)(p, &table);
@@ -326,7 +330,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
       status = fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel");
     }
     for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
-    stats->scratch_bytes = scratch_bytes(i);
+    stats->scratch_bytes = kernels[kernel].scratch_bytes(i);
     stats->vregs_peak = p->scope.peak[CLASS_VECTOR];
     stats->vregs_limit = o->printer == PRINTER_SCALAR ? 0 : i->target->vregs;
     for (int n = 0; n < stats->n_phases; n++) stats->code_bytes += stats->phase[n].bytes;

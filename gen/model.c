@@ -149,7 +149,7 @@ static double idle(const struct problem *p, int workers, const struct config *c)
   const int *v = c->v;
   if (!p || workers < 2 || p->batch < 1 || p->heads_kv < 1 || p->q_len < 1 || p->kv_len < 1) return 1;
   int64_t items = p->batch * p->heads * ceil_div(p->q_len, v[CFG_BLOCK_M]);
-  if (config_is_decode(c))
+  if (config_kernel(c) == KERNEL_DECODE)
     items = p->batch * ceil_div(p->heads_kv, v[CFG_BLOCK_H]) *
             ceil_div(p->heads / p->heads_kv * p->q_len, v[CFG_BLOCK_M]) *
             (v[CFG_SPLIT] ? ceil_div(p->kv_len, v[CFG_SPLIT]) : 1);
@@ -170,12 +170,13 @@ static double unlike_default(const struct spec *s, const struct target *t, const
 
 double tune_cost(const struct spec *s, const struct target *t, const struct problem *p, int workers,
                  const struct config *c) {
-  if (t->family == FAMILY_CUDA || config_is_tiles(c)) return unlike_default(s, t, p, c);
-  return idle(p, workers, c) * (config_is_decode(c) ? decode_cost(s, t, p, c->v) : prefill_cost(s, t, p, c));
+  const enum kernel_kind kernel = config_kernel(c);
+  if (t->family == FAMILY_CUDA || kernel == KERNEL_TILES) return unlike_default(s, t, p, c);
+  return idle(p, workers, c) * (kernel == KERNEL_DECODE ? decode_cost(s, t, p, c->v) : prefill_cost(s, t, p, c));
 }
 
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {
-  if (config_is_decode(c) || config_is_tiles(c) || t->family == FAMILY_CUDA) return 0;
+  if (config_kernel(c) != KERNEL_PREFILL || t->family == FAMILY_CUDA) return 0;
   const double products = (s->head_dim + s->head_dim_v) / (spec_pairs(s, t) ? 2.0 : 1.0);
   return 100 * products / prefill_cost(s, t, p, c);
 }

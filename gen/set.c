@@ -126,7 +126,7 @@ static int rank(const struct set_entry *e) {
 
 // Rows of a KV head that a decode kernel takes at a time: the kernel of the smallest tile that holds them is chosen.
 static int decode_rows(const struct set_entry *e) {
-  return config_is_decode(&e->instance.config) ? e->instance.config.v[CFG_BLOCK_M] : 1 << 20;
+  return config_kernel(&e->instance.config) == KERNEL_DECODE ? e->instance.config.v[CFG_BLOCK_M] : 1 << 20;
 }
 
 // 0: the dispatcher could never choose the second.

@@ -76,8 +76,8 @@ static void cpu_row(const struct kernel_set *set, int i, const char *symbol, str
   line(rows), buf_str(rows, "    {");
   problem(&e->instance.spec, x->t[T_UPPER].data, rows);
   buf_printf(rows, ", %s, %d,\n     %s%s%s, \"%s\"},", host ? host->feature : "0",
-             config_is_decode(&e->instance.config) ? e->instance.config.v[CFG_BLOCK_M] : 0, guarded ? "X86(" : "&",
-             symbol, guarded ? ")" : "", symbol);
+             config_kernel(&e->instance.config) == KERNEL_DECODE ? e->instance.config.v[CFG_BLOCK_M] : 0,
+             guarded ? "X86(" : "&", symbol, guarded ? ")" : "", symbol);
   x->has_x86 |= guarded;
   x->has_amx |= guarded && e->instance.target->tiles;
   line(&x->t[T_INCLUDES]), buf_printf(&x->t[T_INCLUDES], "#include \"%s.h\"", symbol);

@@ -75,7 +75,7 @@ enum config_field {
   CFG_PREFETCH, // K and V rows ahead that are prefetched by software; 0: none
   CFG_PACK_K,   // 1: K copied to contiguous rows; 0: read in place
   CFG_PACK_V,   // likewise; pairs of rows are always packed, interleaved
-  CFG_KERNEL, // enum kernel_kind; unset stands for prefill unless a problem's sizes say decode or the target has tiles
+  CFG_KERNEL, // enum kernel_kind: config_kernel(); unset on input: by the problem's sizes, and whether there are tiles
   CFG_ALGO,   // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
   CFG_DIAGONAL,   // enum diagonal_kind; unset after config_resolve unless mask
   CFG_BLOCK_H,    // KV heads of a work item of kernel=decode: their rows of a key are read together
@@ -126,6 +126,7 @@ extern const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT];
 struct config {
   int v[CFG_COUNT];
 };
+struct instance;
 
 struct config_field_info {
   const char *name; // "block_m"
@@ -153,15 +154,19 @@ int config_resolve(const struct spec *s, const struct target *t, const struct pr
 void config_print(const struct config *c, const struct target *t,
                   struct buf *out); // canonical: every field, table order
 
-bool config_is_decode(const struct config *c);
-enum algo_kind config_algo(const struct config *c); // of a resolved config of the prefill kernel
-// config_resolve for kernel=decode: fields that it does not have stay unset.
+// The kernel that a resolved config is of. One of prefill may leave the field unset, and all of CUDA do.
+enum kernel_kind config_kernel(const struct config *c);
+enum algo_kind config_algo(const struct config *c); // of a resolved config of prefill or tiles
+
+// config_resolve for one kernel; fields that it does not have stay unset.
+int prefill_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                    struct error *err);
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);
 int decode_vregs(const struct spec *s, const struct target *t);
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h);
 int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h);
-int64_t decode_scratch_bytes(const struct spec *s, const struct target *t, const struct config *c); // per worker
+int64_t decode_scratch_bytes(const struct instance *i); // memory of a worker
 // Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be
 // padding, and K read by each query head.
 enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8 };
@@ -170,13 +175,12 @@ bool decode_serves(const struct spec *s, const struct target *t, const struct pr
 
 // kernel=tiles. A target whose kernel for the spec it is; config_resolve for it; Q and K padded to steps of the
 // product, V to rows of a tile; memory of a worker.
-bool config_is_tiles(const struct config *c);
 bool tiles_serve(const struct spec *s, const struct target *t);
 int tiles_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                   struct error *err);
 int tiles_k_width(const struct spec *s);
 int tiles_v_width(const struct spec *s);
-int64_t tiles_scratch_bytes(const struct spec *s, const struct config *c);
+int64_t tiles_scratch_bytes(const struct instance *i);
 
 // Whether K, V and Q are multiplied as pairs of bf16, accumulating in f32: both are bf16 and the target has the
 // instruction. Else they are widened to f32 (K and V once, when they are packed).

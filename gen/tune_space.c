@@ -49,7 +49,15 @@ static const struct axis cuda_axes[] = {
     {CFG_O_TMA, 3, 1, {0, 1, 2}},
     {CFG_SCHEDULE, SCHEDULE_COUNT, 1, {SCHEDULE_GRID, SCHEDULE_PERSISTENT, SCHEDULE_LPT}},
 };
-#define AXES(table) m.axes = table, m.n_axes = (int)(sizeof table / sizeof *table)
+
+struct axes {
+  const struct axis *axis;
+  int n;
+};
+#define ALL(table) .axis = table, .n = sizeof table / sizeof *table
+static const struct axes by_kernel[KERNEL_COUNT] = {
+    [KERNEL_PREFILL] = {ALL(prefill_axes)}, [KERNEL_DECODE] = {ALL(decode_axes)}, [KERNEL_TILES] = {ALL(tiles_axes)}};
+static const struct axes of_cuda = {ALL(cuda_axes)};
 
 struct maker {
   const struct spec *s;
@@ -58,8 +66,8 @@ struct maker {
   int workers;
   const struct config *base;
   bool same_bits;
-  const struct axis *axes;
-  int n_axes, capacity;
+  struct axes axes;
+  int capacity;
   struct config fallback; // the heuristic's
   struct tune_space *out;
 };
@@ -79,8 +87,9 @@ static int field_of(const char *sentence) {
 }
 
 // Decode: does what another config does that is kept, more heads than there are being as good as all of them.
-static bool redundant(const struct maker *m, const int *v) {
-  if (v[CFG_KERNEL] != KERNEL_DECODE || !m->p) return false;
+static bool redundant(const struct maker *m, const struct config *c) {
+  const int *v = c->v;
+  if (config_kernel(c) != KERNEL_DECODE || !m->p) return false;
   const int64_t heads = m->p->heads_kv, keys = m->p->kv_len;
   return (heads > 0 && v[CFG_BLOCK_H] > heads) || (keys > 0 && v[CFG_SPLIT] >= keys) ||
          (v[CFG_SPLIT] && v[CFG_BLOCK_N] > v[CFG_SPLIT]);
@@ -97,7 +106,7 @@ static int keep(struct maker *m, const struct config *given, struct error *err) 
     o->infeasible++;
     return 0;
   }
-  if (o->n && redundant(m, c.v)) return o->alike++, 0; // the first is the default
+  if (o->n && redundant(m, &c)) return o->alike++, 0; // the first is the default
   for (int i = 0; i < o->n; i++)
     if (!memcmp(&o->points[i].config, &c, sizeof c)) return o->alike++, 0;
   if (o->n == m->capacity) {
@@ -111,15 +120,15 @@ static int keep(struct maker *m, const struct config *given, struct error *err) 
 }
 
 static int enumerate(struct maker *m, int axis, struct config *c, struct error *err) {
-  if (axis == m->n_axes) return keep(m, c, err);
-  const struct axis *a = &m->axes[axis];
+  if (axis == m->axes.n) return keep(m, c, err);
+  const struct axis *a = &m->axes.axis[axis];
   if (m->base->v[a->field] != CONFIG_UNSET) return enumerate(m, axis + 1, c, err); // what was given stays
   if (m->same_bits && config_changes_bits(a->field, &m->fallback)) {
     c->v[a->field] = m->fallback.v[a->field];
     return enumerate(m, axis + 1, c, err);
   }
   int status = 0;
-  bool listed = m->axes == prefill_axes;
+  bool listed = m->axes.axis == prefill_axes;
   for (int i = 0; i < a->n && !status; i++) {
     if (!worth(m, a->field, a->values[i])) continue;
     c->v[a->field] = a->values[i] * (a->unit == PER_VECTOR ? m->t->lanes : a->unit);
@@ -152,17 +161,9 @@ int tune_space_make(const struct spec *s, const struct target *t, const struct p
       .s = s, .t = t, .p = p, .workers = workers, .base = base, .same_bits = same_bits, .out = out, .fallback = *base};
   int status = config_resolve(s, t, p, &m.fallback, err);
   if (status) return status;
-  const bool decode = config_is_decode(&m.fallback), tiles = config_is_tiles(&m.fallback);
-  if (t->family != FAMILY_CPU)
-    AXES(cuda_axes);
-  else if (decode)
-    AXES(decode_axes);
-  else if (tiles)
-    AXES(tiles_axes);
-  else
-    AXES(prefill_axes);
+  m.axes = t->family == FAMILY_CPU ? by_kernel[config_kernel(&m.fallback)] : of_cuda;
   struct config c = *base;
-  if (decode || tiles) c.v[CFG_KERNEL] = m.fallback.v[CFG_KERNEL];
+  c.v[CFG_KERNEL] = m.fallback.v[CFG_KERNEL];
   status = keep(&m, &m.fallback, err);
   if (!status) status = enumerate(&m, 0, &c, err);
   if (status) {

@@ -49,8 +49,8 @@ struct problem tuner_smaller(const struct problem *p, const struct target *t) {
 static struct problem verified(const struct problem *p, const struct config *c) {
   struct problem s = *p;
   s.batch = 1, s.heads_kv = p->heads_kv > 1 ? 2 : 1, s.heads = s.heads_kv * (p->heads / p->heads_kv > 1 ? 2 : 1);
-  const int64_t rows = config_is_decode(c) ? p->q_len : c->v[CFG_BLOCK_M] + 3,
-                keys = config_is_decode(c) ? 700 : 2 * c->v[CFG_BLOCK_N] + 5;
+  const bool decode = config_kernel(c) == KERNEL_DECODE;
+  const int64_t rows = decode ? p->q_len : c->v[CFG_BLOCK_M] + 3, keys = decode ? 700 : 2 * c->v[CFG_BLOCK_N] + 5;
   s.q_len = rows < p->q_len ? rows : p->q_len;
   s.kv_len = keys < p->kv_len ? keys : p->kv_len;
   return s;

@@ -349,8 +349,9 @@ static void check_tiles(const struct spec *s, const struct target *t, const stru
 static void check_feasible(const struct spec *s, const struct target *t, const struct config *given,
                            const struct config *c) {
   const int *v = c->v;
-  if (config_is_decode(c)) return check_decode(s, t, c);
-  if (config_is_tiles(c)) return check_tiles(s, t, c);
+  const enum kernel_kind kernel = config_kernel(c);
+  if (kernel == KERNEL_DECODE) return check_decode(s, t, c);
+  if (kernel == KERNEL_TILES) return check_tiles(s, t, c);
   const bool pairs = spec_pairs(s, t);
   const int rows = pairs ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N], width = config_k_width(s);
   for (int f = 0; f < CFG_COUNT; f++)

@@ -36,7 +36,7 @@ static struct tensors run_case(strobe_context *ctx, const char *problem, const s
   struct tensors t;
   struct error err = {0};
   if (strobe_plan_create(ctx, problem, &o, &plan)) fail_msg("%s: %s", problem, strobe_error());
-  if (!config_is_decode(&plan->instance.config)) fail_msg("%s: not the decode kernel", problem);
+  if (config_kernel(&plan->instance.config) != KERNEL_DECODE) fail_msg("%s: not the decode kernel", problem);
   *c = (struct verify_case){.problem = plan->problem,
                             .kind = input_kind_find(s->kind ? s->kind : "normal"),
                             .seed = 7,

@@ -85,7 +85,8 @@ static bool run_spec(const struct spec *s, const struct target *t, const char *c
                      int n_shapes) {
   struct test_kernel k;
   struct instance i;
-  if (t->tiles && (printer == PRINTER_SCALAR || !instance_of(s, t, config, &i) || !config_is_tiles(&i.config)))
+  if (t->tiles &&
+      (printer == PRINTER_SCALAR || !instance_of(s, t, config, &i) || config_kernel(&i.config) != KERNEL_TILES))
     return false;
   if (!make_kernel(s, t, config, printer, &k)) return false;
   run_shapes(&k, s, n_shapes);

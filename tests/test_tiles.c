@@ -44,7 +44,7 @@ static void both_printers_agree_with_the_oracle(void **state) {
       struct test_kernel k;
       if (printer && !here) continue;
       assert_true(make_kernel(&p.spec, amx(), cases[n].config, printers[printer], &k));
-      assert_true(config_is_tiles(&k.instance.config));
+      assert_int_equal(config_kernel(&k.instance.config), KERNEL_TILES);
       for (int kind = 0; kind < N_KINDS; kind++) {
         const struct verify_case c = case_of(&p, kind, kind == 2 ? -1 : 1); // negative: the order of scores turns
         check_case(&k, &c, (enum guard_side)(kind % 2), VERIFY_ALL_ROWS);

@@ -1,5 +1,5 @@
-// The heuristic (what an unset field becomes) and feasibility (what a kernel can be made of), for CPU targets.
-#include "cuda_kernel.h"
+// The config of the CPU's prefill kernel: the heuristic (what an unset field becomes) and feasibility (what a kernel
+// can be made of); and what the other kernels' configs share with it.
 #include "scan.h"
 #include "spec.h"
 
@@ -105,8 +105,9 @@ bool config_top_fits(const struct target *t, const struct config *c) {
 // temporaries of exp. The epilogue transposes one vector per lane beside three more (and a logarithm's temporaries,
 // where it takes some).
 int config_vregs(const struct spec *s, const struct target *t, const struct config *c) {
-  if (config_is_decode(c)) return decode_vregs(s, t);
-  if (config_is_tiles(c)) return t->lanes + 3; // the transposes
+  const enum kernel_kind kernel = config_kernel(c);
+  if (kernel == KERNEL_DECODE) return decode_vregs(s, t);
+  if (kernel == KERNEL_TILES) return t->lanes + 3; // the transposes
   int cols = c->v[CFG_BLOCK_M] / t->lanes, top = config_top_fits(t, c) ? cols : 0;
   int qk = c->v[CFG_TILE_N] * cols + cols + top + bcast_registers(t, c);
   int softmax = c->v[CFG_STAGES] == 2 ? cols + EXP_TEMPS : 0;
@@ -270,7 +271,7 @@ static int (*const checks_before_unroll[])(struct resolver *) = {check_block_m, 
 
 enum algo_kind config_algo(const struct config *c) {
   if (c->v[CFG_ALGO] != CONFIG_UNSET) return (enum algo_kind)c->v[CFG_ALGO];
-  return c->v[CFG_STAGES] == 2 || config_is_tiles(c) ? ALGO_FA3 : ALGO_FA2;
+  return c->v[CFG_STAGES] == 2 || config_kernel(c) == KERNEL_TILES ? ALGO_FA3 : ALGO_FA2;
 }
 
 // fa2 and fa3 are other words for stages=1 and 2, so that a kernel has one name.
@@ -356,36 +357,16 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   set_default(&v[CFG_PACK_V], one_block && !must_pack(r, true) ? 0 : 1);
 }
 
-// Fields that only the prefill kernel has: who sets them wants it.
-static bool has_prefill_fields(const struct config *c) {
-  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,  CFG_PACK_K,
-                                             CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL};
-  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-    if (c->v[fields[i]] != CONFIG_UNSET) return true;
-  return false;
-}
-
-int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
-                   struct error *err) {
-  int status = spec_supported(s, t, err);
-  if (status) return status;
-  for (int i = 0; i < CFG_COUNT; i++)
-    if (c->v[i] != CONFIG_UNSET && !config_field_applies((enum config_field)i, t))
-      return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out",
-                  config_fields[i].name, t->name);
-  if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
-  if (config_is_decode(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !has_prefill_fields(c) && decode_serves(s, t, p)))
-    return decode_resolve(s, t, p, c, err);
-  const bool others = has_prefill_fields(c) || c->v[CFG_PREFETCH] != CONFIG_UNSET;
-  if (config_is_tiles(c) || (c->v[CFG_KERNEL] == CONFIG_UNSET && !others && tiles_serve(s, t)))
-    return tiles_resolve(s, t, p, c, err);
+int prefill_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                    struct error *err) {
   if (c->v[CFG_BLOCK_H] != CONFIG_UNSET || c->v[CFG_SPLIT] != CONFIG_UNSET)
     return fail(err, STROBE_INVALID,
                 "config field %s does not apply to kernel=prefill: leave it out, or take kernel=decode",
                 c->v[CFG_SPLIT] != CONFIG_UNSET ? "split" : "block_h");
   struct config resolved = *c;
   struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
-  if ((status = resolve_algo(&r)) != STROBE_OK || (status = resolve_diagonal(&r)) != STROBE_OK) return status;
+  int status = resolve_algo(&r);
+  if (status || (status = resolve_diagonal(&r)) != STROBE_OK) return status;
   fill_defaults(&r, p);
   for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
     if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;

@@ -1,0 +1,41 @@
+// Which of the CPU's kernels a config is of, and the choice where it does not say.
+#include "cuda_kernel.h"
+#include "spec.h"
+
+const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode", "tiles"};
+
+enum kernel_kind config_kernel(const struct config *c) {
+  return c->v[CFG_KERNEL] == CONFIG_UNSET ? KERNEL_PREFILL : (enum kernel_kind)c->v[CFG_KERNEL];
+}
+
+// Fields that only the prefill kernel has: who sets them wants it.
+static bool has_prefill_fields(const struct config *c) {
+  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,  CFG_PACK_K,
+                                             CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL};
+  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+    if (c->v[fields[i]] != CONFIG_UNSET) return true;
+  return false;
+}
+
+static enum kernel_kind choose_kernel(const struct spec *s, const struct target *t, const struct problem *p,
+                                      const struct config *c) {
+  if (c->v[CFG_KERNEL] != CONFIG_UNSET || has_prefill_fields(c)) return config_kernel(c);
+  if (decode_serves(s, t, p)) return KERNEL_DECODE;
+  // Of the kernels that serve many rows prefill alone has prefetch.
+  return tiles_serve(s, t) && c->v[CFG_PREFETCH] == CONFIG_UNSET ? KERNEL_TILES : KERNEL_PREFILL;
+}
+
+int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
+                   struct error *err) {
+  static int (*const resolve[KERNEL_COUNT])(const struct spec *, const struct target *, const struct problem *,
+                                            struct config *, struct error *) = {
+      [KERNEL_PREFILL] = prefill_resolve, [KERNEL_DECODE] = decode_resolve, [KERNEL_TILES] = tiles_resolve};
+  int status = spec_supported(s, t, err);
+  if (status) return status;
+  for (int i = 0; i < CFG_COUNT; i++)
+    if (c->v[i] != CONFIG_UNSET && !config_field_applies((enum config_field)i, t))
+      return fail(err, STROBE_INVALID, "config field %s does not apply to target %s: leave it out",
+                  config_fields[i].name, t->name);
+  if (t->family == FAMILY_CUDA) return cuda_config_resolve(s, t, p, c, err);
+  return resolve[choose_kernel(s, t, p, c)](s, t, p, c, err);
+}
