@@ -8,6 +8,7 @@ struct facts {
   const int *v;
   int64_t q_len;
   int vectors; // of queries in a tile
+  int k_width;
   bool bf16, one_tile;
 };
 
@@ -40,11 +41,11 @@ static void why_stages(const struct facts *f, struct buf *out) {
 
 static void why_unroll(const struct facts *f, struct buf *out) {
   const int budget = f->target->l1i_bytes * 3 / 4 / 1024;
-  if (!f->target->vregs && f->v[CFG_UNROLL] != config_k_width(f->spec))
+  if (!f->target->vregs && f->v[CFG_UNROLL] != f->k_width)
     buf_str(out, "short: loops over lanes take a compiler long");
-  else if (f->target->bcast_temps && f->v[CFG_UNROLL] != config_k_width(f->spec))
+  else if (f->target->bcast_temps && f->v[CFG_UNROLL] != f->k_width)
     buf_str(out, "short: decoded instructions stay in their cache, and the loop hides in the multiply-adds");
-  else if (f->v[CFG_UNROLL] == config_k_width(f->spec))
+  else if (f->v[CFG_UNROLL] == f->k_width)
     buf_printf(out, "all of head_dim: QK and PV fit the %d KB meant for code", budget);
   else
     buf_printf(out, "the most that fits the %d KB meant for code", budget);
@@ -154,6 +155,7 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .v = v,
                           .q_len = p->q_len,
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
+                          .k_width = config_k_width(&i->spec, &i->config),
                           .bf16 = spec_pairs(&i->spec, i->target),
                           .one_tile = p->q_len <= v[CFG_BLOCK_M]};
   const enum kernel_kind kernel = config_kernel(&i->config);

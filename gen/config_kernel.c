@@ -1,4 +1,4 @@
-// Which of the CPU's kernels a config is of, and the choice where it does not say.
+// Which of the CPU's kernels a config is of, the choice where it does not say, and how wide its rows are.
 #include "cuda_kernel.h"
 #include "spec.h"
 
@@ -6,6 +6,18 @@ const char *const kernel_names[KERNEL_COUNT] = {"prefill", "decode", "tiles"};
 
 enum kernel_kind config_kernel(const struct config *c) {
   return c->v[CFG_KERNEL] == CONFIG_UNSET ? KERNEL_PREFILL : (enum kernel_kind)c->v[CFG_KERNEL];
+}
+
+static int round_up(int x, int step) { return (x + step - 1) / step * step; }
+
+int config_k_width(const struct spec *s, const struct config *c) {
+  static const int steps[KERNEL_COUNT] = {[KERNEL_PREFILL] = 4, [KERNEL_DECODE] = 1, [KERNEL_TILES] = 32};
+  return round_up(s->head_dim, steps[config_kernel(c)]);
+}
+
+int config_v_width(const struct spec *s, const struct config *c) {
+  const int steps[KERNEL_COUNT] = {[KERNEL_PREFILL] = c->v[CFG_TILE_N], [KERNEL_DECODE] = 1, [KERNEL_TILES] = 16};
+  return round_up(s->head_dim_v, steps[config_kernel(c)]);
 }
 
 // Fields that only the prefill kernel has: who sets them wants it.

@@ -75,14 +75,6 @@ bool spec_pairs(const struct spec *s, const struct target *t) {
   return t->bf16_dot && s->q == DT_BF16 && s->kv == DT_BF16;
 }
 
-int config_k_width(const struct spec *s) { return (s->head_dim + 3) / 4 * 4; }
-
-int config_v_width(const struct spec *s, const struct config *c) {
-  const int tile = c->v[CFG_TILE_N];
-  if (tile < 1) return s->head_dim_v; // kernel=decode has none
-  return (s->head_dim_v + tile - 1) / tile * tile;
-}
-
 // PV takes 16 rows of V at a time, or 16 pairs of rows.
 static int block_n_step(const struct resolver *r) { return r->pairs ? 32 : 16; }
 
@@ -364,7 +356,7 @@ int prefill_resolve(const struct spec *s, const struct target *t, const struct p
                 "config field %s does not apply to kernel=prefill: leave it out, or take kernel=decode",
                 c->v[CFG_SPLIT] != CONFIG_UNSET ? "split" : "block_h");
   struct config resolved = *c;
-  struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s)};
+  struct resolver r = {s, t, resolved.v, err, spec_pairs(s, t), config_k_width(s, c)};
   int status = resolve_algo(&r);
   if (status || (status = resolve_diagonal(&r)) != STROBE_OK) return status;
   fill_defaults(&r, p);

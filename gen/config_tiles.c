@@ -13,17 +13,13 @@ enum {
 
 bool tiles_serve(const struct spec *s, const struct target *t) { return t->tiles && spec_pairs(s, t); }
 
-static int round_up(int x, int step) { return (x + step - 1) / step * step; }
-
-int tiles_k_width(const struct spec *s) { return round_up(s->head_dim, 2 * TILE); }
-int tiles_v_width(const struct spec *s) { return round_up(s->head_dim_v, TILE); }
-
 // Q^T in pairs of two tiles, S or P of two blocks, O^T, six rows of statistics, the scale; causal: a block of V
 // without Inf and NaN. While K and V are copied: pairs of 32 rows of V, and a row of zeros.
 int64_t tiles_scratch_bytes(const struct instance *i) {
   const struct spec *s = &i->spec;
   const int *v = i->config.v;
-  const int64_t width = tiles_v_width(s), rows = tiles_k_width(s) + 2 * v[CFG_BLOCK_N] + width + 6;
+  const int64_t width = config_v_width(s, &i->config);
+  const int64_t rows = config_k_width(s, &i->config) + 2 * v[CFG_BLOCK_N] + width + 6;
   const int64_t finite = s->mask == MASK_FULL ? 0 : 2 * v[CFG_BLOCK_N] * width;
   const int64_t forward = 4 * (rows * v[CFG_BLOCK_M] + TILE) + finite;
   const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
@@ -56,7 +52,7 @@ int tiles_resolve(const struct spec *s, const struct target *t, const struct pro
   // Many keys: larger tiles, as K and V come from beyond the second-level cache (one core of a Xeon, Granite Rapids:
   // d128 of 8192 keys 1.10 times as fast with 48 x 256 as with 32 x 128; causal d128 of 2048 keys 0.90 times).
   const int64_t queries = p ? p->q_len : -1, keys = p ? p->kv_len : -1;
-  const bool many = keys >= MANY_KEYS, wide = tiles_k_width(s) + tiles_v_width(s) > 128;
+  const bool many = keys >= MANY_KEYS, wide = config_k_width(s, &r) + config_v_width(s, &r) > 128;
   const bool large = s->mask == MASK_FULL ? wide || many : many;
   if (r.v[CFG_BLOCK_M] == CONFIG_UNSET)
     r.v[CFG_BLOCK_M] = queries >= 0 && queries <= TILE ? TILE : large && wide ? 3 * TILE : 2 * TILE;

@@ -186,7 +186,7 @@ static bool owns_k(const struct instance *i) { return i->config.v[CFG_PACK_K] &&
 static int64_t own_keys(const struct instance *i) {
   const int *c = i->config.v;
   if (config_kernel(&i->config) != KERNEL_PREFILL || config_algo(&i->config) < ALGO_FA2 || !c[CFG_PACK_V]) return 0;
-  const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
+  const int64_t k = owns_k(i) ? config_k_width(&i->spec, &i->config) : 0, v = config_v_width(&i->spec, &i->config);
   const int64_t row = (k > v ? k : v) * (spec_pairs(&i->spec, i->target) ? 2 : 4);
   return OWN_BYTES / row / c[CFG_BLOCK_N] * c[CFG_BLOCK_N];
 }
@@ -196,7 +196,7 @@ static int64_t own_keys(const struct instance *i) {
 static int64_t own_bytes(const struct instance *i) {
   const int64_t keys = own_keys(i), pairs = spec_pairs(&i->spec, i->target);
   if (!keys) return 0;
-  const int64_t k = owns_k(i) ? config_k_width(&i->spec) : 0, v = config_v_width(&i->spec, &i->config);
+  const int64_t k = owns_k(i) ? config_k_width(&i->spec, &i->config) : 0, v = config_v_width(&i->spec, &i->config);
   const int64_t more = pairs ? v : keys / i->config.v[CFG_BLOCK_N] * 4 * v;
   return ((pairs ? 2 : 4) * (keys * (k + v) + more) + 63) / 64 * 64;
 }
@@ -205,8 +205,8 @@ static int64_t own_bytes(const struct instance *i) {
 // of statistics (stages=2: five), the scale. algo=standard has S in the workspace, fa1 Q^T, O^T, m and l.
 static int64_t prefill_scratch_bytes(const struct instance *i) {
   const int *c = i->config.v;
-  const int64_t q = config_k_width(&i->spec) / (spec_pairs(&i->spec, i->target) ? 2 : 1), stages = c[CFG_STAGES],
-                s = stages * c[CFG_BLOCK_N];
+  const int64_t q = config_k_width(&i->spec, &i->config) / (spec_pairs(&i->spec, i->target) ? 2 : 1),
+                stages = c[CFG_STAGES], s = stages * c[CFG_BLOCK_N];
   const int64_t o = config_v_width(&i->spec, &i->config);
   const enum algo_kind algo = config_algo(&i->config);
   const int64_t rows = algo == ALGO_STANDARD ? (q > o ? q : o) + 2
@@ -232,9 +232,9 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "kernel", kernel_names[kernel]);
   bind_int(b, "head_dim", s->head_dim);
   bind_int(b, "head_dim_v", s->head_dim_v);
-  const bool tiles = kernel == KERNEL_TILES, prefill = kernel == KERNEL_PREFILL;
-  bind_int(b, "k_width", tiles ? tiles_k_width(s) : config_k_width(s));
-  bind_int(b, "v_width", tiles ? tiles_v_width(s) : config_v_width(s, &i->config));
+  const bool prefill = kernel == KERNEL_PREFILL;
+  bind_int(b, "k_width", config_k_width(s, &i->config));
+  bind_int(b, "v_width", config_v_width(s, &i->config));
   bind_int(b, "pair", spec_pairs(s, i->target) ? 2 : 1);
   bind_str(b, "q_type", dtype_table[s->q].name);
   bind_str(b, "kv_type", dtype_table[s->kv].name);

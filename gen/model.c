@@ -75,7 +75,7 @@ struct shape {
 
 static struct shape shape_of(const struct spec *s, const struct target *t, const struct problem *p,
                              const struct config *c) {
-  struct shape x = {.pair = spec_pairs(s, t) ? 2 : 1, .k = config_k_width(s), .v = config_v_width(s, c)};
+  struct shape x = {.pair = spec_pairs(s, t) ? 2 : 1, .k = config_k_width(s, c), .v = config_v_width(s, c)};
   x.products = (x.k + x.v) / x.pair;
   x.queries = p && p->q_len > 0 ? (double)p->q_len : 2048;
   x.cols = c->v[CFG_BLOCK_M] / (double)t->lanes;

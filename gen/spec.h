@@ -173,21 +173,18 @@ enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8 };
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
 
-// kernel=tiles. A target whose kernel for the spec it is; config_resolve for it; Q and K padded to steps of the
-// product, V to rows of a tile; memory of a worker.
+// kernel=tiles. A target whose kernel for the spec it is; config_resolve for it; memory of a worker.
 bool tiles_serve(const struct spec *s, const struct target *t);
 int tiles_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                   struct error *err);
-int tiles_k_width(const struct spec *s);
-int tiles_v_width(const struct spec *s);
 int64_t tiles_scratch_bytes(const struct instance *i);
 
 // Whether K, V and Q are multiplied as pairs of bf16, accumulating in f32: both are bf16 and the target has the
 // instruction. Else they are widened to f32 (K and V once, when they are packed).
 bool spec_pairs(const struct spec *s, const struct target *t);
-// Elements of a row of K and of V as CPU kernels multiply them: head_dim and head_dim_v, rounded up to what the
-// register tiles divide. The elements past the end are zeros of a packed copy.
-int config_k_width(const struct spec *s);
+// Elements of a row of K and of V as the kernel of a resolved config multiplies them: head_dim and head_dim_v, rounded
+// up to what its tiles divide (decode: as they are). The elements past the end are zeros of a packed copy.
+int config_k_width(const struct spec *s, const struct config *c);
 int config_v_width(const struct spec *s, const struct config *c);
 
 // What exp is where a config does not say, and whether the target can do it.

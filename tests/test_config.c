@@ -333,6 +333,7 @@ static void check_decode(const struct spec *s, const struct target *t, const str
   assert_true(v[CFG_BLOCK_M] >= 1 && v[CFG_BLOCK_M] <= 64 && v[CFG_BLOCK_N] % 16 == 0 && v[CFG_PREFETCH] >= 0);
   assert_true(v[CFG_STAGES] == CONFIG_UNSET && v[CFG_TILE_N] == CONFIG_UNSET && v[CFG_UNROLL] == CONFIG_UNSET);
   assert_true(t->vregs == 0 || config_vregs(s, t, c) <= t->vregs);
+  assert_true(config_k_width(s, c) == s->head_dim && config_v_width(s, c) == s->head_dim_v); // read in place
   reads_back(c, t);
 }
 
@@ -341,8 +342,9 @@ static void check_tiles(const struct spec *s, const struct target *t, const stru
   assert_true(t->tiles && v[CFG_BLOCK_M] % 16 == 0 && v[CFG_BLOCK_M] >= 16 && v[CFG_BLOCK_M] <= 64);
   assert_true(v[CFG_BLOCK_N] % 32 == 0 && v[CFG_BLOCK_N] >= 32 && v[CFG_BLOCK_N] <= 512);
   assert_true(v[CFG_STAGES] == CONFIG_UNSET && v[CFG_TILE_N] == CONFIG_UNSET && v[CFG_UNROLL] == CONFIG_UNSET);
-  assert_true(tiles_k_width(s) % 32 == 0 && tiles_k_width(s) >= s->head_dim && tiles_k_width(s) < s->head_dim + 32);
-  assert_true(tiles_v_width(s) % 16 == 0 && tiles_v_width(s) >= s->head_dim_v);
+  const int k_width = config_k_width(s, c), v_width = config_v_width(s, c);
+  assert_true(k_width % 32 == 0 && k_width >= s->head_dim && k_width < s->head_dim + 32);
+  assert_true(v_width % 16 == 0 && v_width >= s->head_dim_v && v_width < s->head_dim_v + 16);
   reads_back(c, t);
 }
 
@@ -353,7 +355,7 @@ static void check_feasible(const struct spec *s, const struct target *t, const s
   if (kernel == KERNEL_DECODE) return check_decode(s, t, c);
   if (kernel == KERNEL_TILES) return check_tiles(s, t, c);
   const bool pairs = spec_pairs(s, t);
-  const int rows = pairs ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N], width = config_k_width(s);
+  const int rows = pairs ? v[CFG_TILE_N] / 2 : v[CFG_TILE_N], width = config_k_width(s, c);
   for (int f = 0; f < CFG_COUNT; f++)
     if (given->v[f] != CONFIG_UNSET && f != CFG_UNROLL) assert_int_equal(v[f], given->v[f]);
   assert_true(v[CFG_BLOCK_M] % t->lanes == 0 && v[CFG_BLOCK_M] >= t->lanes && v[CFG_BLOCK_M] <= 4 * t->lanes);

@@ -80,6 +80,11 @@ static void json_parses(void **state) {
              "d[\"config\"][\"algo\"][\"value\"] == \"standard\" and d[\"modelled_bytes\"] > 5 * 4 * 2 * 1024 * 1024");
   json_holds("explain d64:f32:b1h2q1024k1024 --target avx512 --json",
              "d[\"config\"][\"algo\"][\"value\"] == \"fa3\" and d[\"modelled_bytes\"] < 5 * 4 * 2 * 1024 * 1024");
+  // Copies of matrix tiles have K of 32 elements, V of 16, keys of 32. Q and O; K and V read, written, and read by a
+  // tile.
+  json_holds("explain d40v24:bf16:b1h2q64k40 --target amxbf16 --set kernel=tiles,block_m=16 --json",
+             "d[\"modelled_bytes\"] == 2 * (2*64 * (40 + 24) + 2*40 * (40 + 24) + 2*64 * (64 + 32) + 2*64/16 * 64 * "
+             "(64 + 32))");
   json_holds("bench --suite cpu --only d128:f32:causal:b1h8q512 --runs 1 --json",
              "len(d) == 1 and d[0][\"resolve\"] == 86 and d[0][\"aim\"] == 89 and d[0][\"measured\"] > 0 and "
              "(d[0][\"measured\"] >= 86) == (d[0][\"reached\"] != \"no\")");
