@@ -43,6 +43,8 @@ $let ldv = pack_v ? v_width * pair : "v_stride"
 $let v_key = panels ? tile_n : ldv
 $# Panels of a multiple of 2 KB are a line further apart than they are long: the lines of a key would else share two sets of a cache.
 $let v_columns = panels ? tile_n * block_n + (tile_n * block_n % 512 == 0 ? 16 : 0) : tile_n * pair
+$# Keys of the copy of a head.
+$let copied_keys = "a->kv_len"
 $# From one KV block to the next, and how many elements the copy of a head has.
 $let v_block = panels ? v_width / tile_n * v_columns : join(I, 0..1, "", "${block_n / pair} * ${ldv}")
 $let v_head = panels ? join(I, 0..1, "", "((a->kv_len + ${block_n - 1}) / ${block_n} * ${v_block})") : pair == 2 ? join(I, 0..1, "", "((a->kv_len + 1) / 2 * ${2 * v_width})") : join(I, 0..1, "", "(a->kv_len * ${v_width})")

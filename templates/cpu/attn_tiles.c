@@ -3,6 +3,11 @@ $# query per lane, so that the softmax and the phases around it are the same; K 
 $let decode = 0
 $let prefetch = 0
 $let own_keys = 0
+$let own_k = 0
+$let pack_k = 1
+$let pack_v = 1
+$let copied_keys = "padded_keys(a)"
+$let v_head = join(I, 0..1, "", "${copied_keys} * ${v_width}")
 $let cols = block_m / lanes
 $let not_prescaled = 1
 $let not_scaled = 1
@@ -44,6 +49,8 @@ $include "cpu/tiles_qk.inc"
 $include "cpu/tiles_pv.inc"
 
 $include "cpu/blocks.inc"
+
+$include "cpu/find_tile.inc"
 
 $include "cpu/tiles_edge.inc"
 
