@@ -24,6 +24,9 @@ static const struct option_row rows[] = {
     ROW(OPT_FLAG, json, .name = "json", .about = "print the numbers as JSON"),
 };
 
+// A product of 16 x 32 and 32 x 16 bf16: Intel's figure for tdpbf16ps is one begun every 16 cycles.
+enum { TILE_MULTIPLY_ADDS = 16 * 16 * 32, TILE_CYCLES = 16 };
+
 // Everything that is explained, computed once; printed as text or as JSON.
 struct explained {
   struct problem problem; // complete
@@ -34,7 +37,8 @@ struct explained {
   struct kernel_stats stats;
   struct buf name, problem_text;
   size_t text_bytes;                // of what libtcc compiles
-  double flops, fma_slots;          // of the whole problem
+  double flops;                     // of the whole problem
+  double fma_slots, tile_products;  // its multiply-adds by vectors, or by matrix tiles; 0: by the other
   double predicted, predicted_d128; // per cent of peak by the slot model, for this head_dim and for 128; 0: no model
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
   double moved_bytes; // of the prefill kernel; 0: none
@@ -43,6 +47,7 @@ struct explained {
 // ---- numbers ----
 
 static bool is_cuda(const struct explained *e) { return e->instance.target->family == FAMILY_CUDA; }
+static bool by_tiles(const struct explained *e) { return config_kernel(&e->instance.config) == KERNEL_TILES; }
 
 static void count_traffic(struct explained *e) {
   const struct problem *p = &e->problem;
@@ -81,7 +86,10 @@ static int count_work(struct explained *e, struct error *err) {
   if (status) return status;
   e->flops = problem_flops(&e->problem);
   const bool pairs = spec_pairs(&e->problem.spec, t);
-  if (!is_cuda(e)) e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
+  if (by_tiles(e))
+    e->tile_products = e->flops / (2.0 * TILE_MULTIPLY_ADDS);
+  else if (!is_cuda(e))
+    e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
   count_traffic(e);
   return status;
 }
@@ -193,11 +201,13 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
 }
 
 static void print_phases(const struct explained *e, bool colour, struct buf *out) {
-  static const char *const header[] = {"phase", "operations", "multiply-adds", "instructions",
-                                       "bytes", "slots",      "m.-adds / slot"};
+  static const char *const header[] = {"phase", "operations", "multiply-adds",  "instructions",
+                                       "bytes", "slots",      "m.-adds / slot", "tile products"};
   const struct kernel_stats *k = &e->stats;
   struct table t;
-  table_begin(&t, "lrrrrrr", header);
+  int products = 0;
+  for (int i = 0; i < k->n_phases; i++) products += k->phase[i].tile_products;
+  table_begin(&t, products ? "lrrrrrrr" : "lrrrrrr", header);
   for (int i = 0; i < k->n_phases; i++) {
     const struct phase_stats *f = &k->phase[i];
     table_cell(&t, CELL_PLAIN, "%s", f->name);
@@ -207,6 +217,7 @@ static void print_phases(const struct explained *e, bool colour, struct buf *out
     table_cell(&t, CELL_PLAIN, f->bytes ? "%d" : "-", f->bytes);
     table_cell(&t, CELL_PLAIN, f->slots > 0 ? "%.0f" : "-", f->slots);
     table_cell(&t, CELL_PLAIN, f->slots > 0 && f->fmas ? "%.3f" : "-", f->fmas / f->slots);
+    if (products) table_cell(&t, CELL_PLAIN, f->tile_products ? "%d" : "-", f->tile_products);
   }
   table_print(&t, colour, out);
   table_free(&t);
@@ -239,7 +250,11 @@ static void print_size(const struct explained *e, struct buf *out) {
 static void print_floor(const struct explained *e, struct buf *out) {
   buf_printf(out, "\nfloor of %s\n", e->problem_text.data);
   buf_printf(out, "  work     %.4g GFLOP", 1e-9 * e->flops);
-  if (!is_cuda(e))
+  if (by_tiles(e))
+    buf_printf(out,
+               " = %.4g M products of matrix tiles, 16 x 16 x 32, of %d cycles each (Intel's figure): %.4g M cycles",
+               1e-6 * e->tile_products, TILE_CYCLES, 1e-6 * TILE_CYCLES * e->tile_products);
+  else if (!is_cuda(e))
     buf_printf(out, " = %.4g M multiply-add slots of %d lanes", 1e-6 * e->fma_slots, e->instance.target->lanes);
   if (e->predicted > 0)
     buf_printf(out, "\n  model    %.1f %% of peak: the share of these slots among all that the kernel takes",
@@ -339,8 +354,9 @@ static void print_text(const struct explained *e, bool colour, struct buf *out) 
     cuda_explain(&e->instance, &e->problem, out);
   } else {
     print_registers(e, out);
-    buf_str(out,
-            "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes)\n");
+    buf_printf(
+        out, "\nphases, as rendered (loops around them run many times; slots are those of the multiply-add pipes%s)\n",
+        by_tiles(e) ? ", beside which products of tiles run" : "");
     print_phases(e, colour, out);
     print_size(e, out);
   }
@@ -385,6 +401,7 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_string(&j, "phase", f->name);
     json_integer(&j, "operations", f->ops);
     json_integer(&j, "multiply_adds", f->fmas);
+    json_integer(&j, "tile_products", f->tile_products);
     json_integer(&j, "instructions", f->instructions);
     json_integer(&j, "bytes", f->bytes);
     json_number(&j, "slots", f->slots, 8);
@@ -395,7 +412,12 @@ static void print_json(const struct explained *e, struct buf *out) {
   json_integer(&j, "text_bytes", (int64_t)e->text_bytes);
   json_integer(&j, "scratch_bytes", e->stats.scratch_bytes);
   json_number(&j, "flops", e->flops, 12);
-  json_number(&j, "floor_slots", e->fma_slots, 12);
+  if (by_tiles(e)) {
+    json_number(&j, "floor_tile_products", e->tile_products, 12);
+    json_number(&j, "floor_tile_cycles", TILE_CYCLES * e->tile_products, 12);
+  } else {
+    json_number(&j, "floor_slots", e->fma_slots, 12);
+  }
   if (e->predicted > 0) json_number(&j, "predicted_percent", e->predicted, 4);
   if (e->predicted_d128 > 0) json_number(&j, "predicted_percent_d128", e->predicted_d128, 4);
   json_number(&j, "floor_bytes", e->least_bytes, 12);

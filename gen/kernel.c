@@ -123,6 +123,9 @@ static int on_op(void *context, const char *text, size_t len, int indent, struct
   int n, status = vop_parse(&p->scope, text, len, &op, o, &n, err);
   if (status) return status;
   (void)indent;
+  p->phase->ops++;
+  p->phase->fmas += op->is_fma;
+  p->phase->tile_products += op->signature[0] == 'X'; // a tile accumulates
   return p->kind == PRINTER_CODE ? code_op(p, op, o, n, err) : c_op(p, op, o, p->indent + 2, out, err);
 }
 

@@ -24,6 +24,7 @@ struct phase_stats {
   int bytes;           // their encoded size (code printer)
   double slots;        // FMA-pipe slots
   int fmas;            // fma and dot operations among ops
+  int tile_products;   // likewise, of matrix tiles
   char registers[200]; // live registers, "top v0-3, s v4-19, q v20-23", of the statement with the most
 };
 

@@ -210,8 +210,6 @@ int c_op(struct printer_state *p, const struct vop *op, const struct operand *o,
          struct error *err) {
   bool scalar = p->kind == PRINTER_SCALAR;
   const char *text = op->scalar;
-  p->phase->ops++;
-  p->phase->fmas += op->is_fma;
   if (!scalar) {
     const struct isa_row *row = isa_row(p->isa, op->name);
     if (!row) return fail(err, STROBE_UNSUPPORTED, "%s has no row for @%s", p->target->name, op->name);

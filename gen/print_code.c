@@ -201,8 +201,6 @@ int code_op(struct printer_state *p, const struct vop *op, const struct operand 
   struct operand o[VOP_MAX_OPERANDS];
   if (!row) return STROBE_UNSUPPORTED;
   memcpy(o, given, (size_t)n * sizeof *o);
-  p->phase->ops++;
-  p->phase->fmas += op->is_fma;
   p->phase->slots += row->row->slots;
   const int held = operand_to_hold(p, row, o), temp = p->scope.used[CLASS_VECTOR] + row->row->temps;
   const int top = temp + (held >= 0);

@@ -354,6 +354,12 @@ static void verify_bench_explain_doctor(void **state) {
   o = works("explain d64:bf16 --target avx512bf16");
   assert_non_null(strstr(o->out, "% of peak: the share of these slots"));
   assert_non_null(strstr(o->out, "of what it predicts for d128"));
+  assert_null(strstr(o->out, "tile products"));
+  o = works("explain d128:bf16:b1h2q1024k1024 --target amxbf16 --set kernel=tiles");
+  assert_non_null(
+      strstr(o->out,
+             "= 0.06554 M products of matrix tiles, 16 x 16 x 32, of 16 cycles each (Intel's figure): 1.049 M cycles"));
+  assert_non_null(strstr(o->out, "m.-adds / slot  tile products\n"));
   works("explain d64:f32 --json");
   o = strobe("doctor");
   assert_true(o->code == 0 || o->code == 1);

@@ -62,6 +62,15 @@ static void json_parses(void **state) {
   json_holds("explain d40:f32:q2048 --target avx512 --json",
              "d[\"predicted_percent\"] > 0.94 * d[\"predicted_percent_d128\"]");
   json_holds("explain d64:f32:q1k4096 --target avx512 --json", "\"predicted_percent\" not in d");
+  // Matrix tiles: the floor is in products of theirs. QK, with exp and without: 2 columns of 4 steps; PV of 4 steps and
+  // of 1: 2 x 2.
+  json_holds("explain d128:bf16:b1h2q1024k1024 --target amxbf16 --set kernel=tiles,block_m=32 --json",
+             "d[\"floor_tile_products\"] * 16 * 16 * 32 == 2*1024*1024 * (128 + 128) and \"floor_slots\" not in d and "
+             "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 2 * 2*4, "
+             "\"pv\": (4 + 1) * 2*2} and sum(p[\"slots\"] for p in d[\"phases\"] if p[\"phase\"] == \"softmax\") > 0");
+  json_holds("explain d128:bf16:b1h2q1024k1024 --target avx512bf16 --json",
+             "d[\"floor_slots\"] * 16 * 2 == 2*1024*1024 * (128 + 128) and \"floor_tile_products\" not in d and "
+             "all(p[\"tile_products\"] == 0 for p in d[\"phases\"])");
   json_holds("doctor --json", "d[\"jit\"] in (True, False) and len(d[\"checks\"]) > 8 and all(set(c) == {\"check\", "
                               "\"verdict\", \"detail\"} for c in d[\"checks\"])");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
