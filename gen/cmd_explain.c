@@ -41,7 +41,7 @@ struct explained {
   double fma_slots, tile_products;  // its multiply-adds by vectors, or by matrix tiles; 0: by the other
   double predicted, predicted_d128; // per cent of peak by the slot model, for this head_dim and for 128; 0: no model
   double least_bytes, cached_bytes, unfused_elements, unfused_bytes, fused_elements;
-  double moved_bytes; // of the prefill kernel; 0: none
+  double moved_bytes; // of kernel=prefill and tiles; 0: none
 };
 
 // ---- numbers ----
@@ -282,72 +282,10 @@ static void print_floor(const struct explained *e, struct buf *out) {
              1e-6 * e->least_bytes, e->least_bytes > 0 ? e->unfused_bytes / e->least_bytes : 1);
 }
 
-// Parts that the keys of a sequence are split into.
-static int64_t splits_of(const struct explained *e) {
-  const int64_t split = e->instance.config.v[CFG_SPLIT], keys = e->problem.kv_len;
-  return split > 0 && keys > split ? (keys + split - 1) / split : 1;
-}
-
-static int64_t decode_items(const struct explained *e) {
-  const struct problem *p = &e->problem;
-  const int *c = e->instance.config.v;
-  if (!p->heads_kv) return 0;
-  return p->batch * ((p->heads_kv + c[CFG_BLOCK_H] - 1) / c[CFG_BLOCK_H]) *
-         ((p->heads / p->heads_kv * p->q_len + c[CFG_BLOCK_M] - 1) / c[CFG_BLOCK_M]) * splits_of(e);
-}
-
-static void print_prefill_tiles(const struct explained *e, struct buf *out) {
-  const int *c = e->instance.config.v, lanes = e->instance.target->lanes;
-  buf_printf(out,
-             "tiles: %d queries (one per lane, %d to a register) x %d keys; register tile %d keys x %d queries = %d "
-             "accumulators\n",
-             c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M],
-             c[CFG_TILE_N] * c[CFG_BLOCK_M] / lanes);
-}
-
-static void print_decode_tiles(const struct explained *e, struct buf *out) {
-  const int *c = e->instance.config.v;
-  buf_printf(out,
-             "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
-             "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
-             c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], e->instance.target->lanes);
-  const int64_t parts = splits_of(e);
-  if (parts > 1)
-    buf_printf(out, "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
-               (long long)parts, c[CFG_SPLIT]);
-  buf_printf(out, "work items: %lld, for any number of threads\n", (long long)decode_items(e));
-  if (c[CFG_BLOCK_H] > 1)
-    buf_printf(
-        out,
-        "heads not side by side, as in (b, h, n, d): a work item each, chunks and parts of %d times as many keys\n",
-        c[CFG_BLOCK_H]);
-}
-
-static void print_matrix_tiles(const struct explained *e, struct buf *out) {
-  const int *c = e->instance.config.v;
-  buf_printf(out,
-             "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
-             "queries x 32 elements of head_dim\n",
-             c[CFG_BLOCK_M], e->instance.target->lanes, c[CFG_BLOCK_N]);
-}
-
-static void print_tiles(const struct explained *e, struct buf *out) {
-  static void (*const print[KERNEL_COUNT])(const struct explained *,
-                                           struct buf *) = {[KERNEL_PREFILL] = print_prefill_tiles,
-                                                            [KERNEL_DECODE] = print_decode_tiles,
-                                                            [KERNEL_TILES] = print_matrix_tiles};
-  const int *c = e->instance.config.v;
-  if (is_cuda(e))
-    buf_printf(out, "tiles: %d queries x %d keys\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
-  else
-    print[config_kernel(&e->instance.config)](e, out);
-  buf_char(out, '\n');
-}
-
 static void print_text(const struct explained *e, bool colour, struct buf *out) {
   const struct target *t = e->instance.target;
   buf_printf(out, "%s\n%s on %s: %s\n\n", e->name.data, e->problem_text.data, t->name, t->about);
-  print_tiles(e, out);
+  cmd_explain_tiles(&e->problem, &e->instance, out);
   print_config(e, colour, out);
   if (is_cuda(e)) {
     buf_printf(out, "\ntext: %zu bytes of CUDA C for NVRTC\n\n", e->text_bytes);
@@ -388,10 +326,7 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_end(&j);
   }
   json_end(&j);
-  if (config_kernel(&e->instance.config) == KERNEL_DECODE) {
-    json_integer(&j, "splits", splits_of(e));
-    json_integer(&j, "work_items", decode_items(e));
-  }
+  cmd_explain_items_json(&e->problem, &e->instance, &j);
   json_integer(&j, "vector_registers", e->stats.vregs_peak);
   json_integer(&j, "vector_registers_limit", e->stats.vregs_limit);
   json_array(&j, "phases");

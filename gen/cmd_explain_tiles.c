@@ -1,0 +1,69 @@
+// `explain`: what a tile of each kernel is, and the work items of decode.
+#include "cmd.h"
+
+// Parts that the keys of a sequence are split into.
+static int64_t splits_of(const struct problem *p, const struct instance *i) {
+  const int64_t split = i->config.v[CFG_SPLIT], keys = p->kv_len;
+  return split > 0 && keys > split ? (keys + split - 1) / split : 1;
+}
+
+static int64_t decode_items(const struct problem *p, const struct instance *i) {
+  const int *c = i->config.v;
+  if (!p->heads_kv) return 0;
+  return p->batch * ((p->heads_kv + c[CFG_BLOCK_H] - 1) / c[CFG_BLOCK_H]) *
+         ((p->heads / p->heads_kv * p->q_len + c[CFG_BLOCK_M] - 1) / c[CFG_BLOCK_M]) * splits_of(p, i);
+}
+
+static void prefill(const struct problem *p, const struct instance *i, struct buf *out) {
+  const int *c = i->config.v, lanes = i->target->lanes;
+  (void)p;
+  buf_printf(out,
+             "tiles: %d queries (one per lane, %d to a register) x %d keys; register tile %d keys x %d queries = %d "
+             "accumulators\n",
+             c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M],
+             c[CFG_TILE_N] * c[CFG_BLOCK_M] / lanes);
+}
+
+static void decode(const struct problem *p, const struct instance *i, struct buf *out) {
+  const int *c = i->config.v;
+  buf_printf(out,
+             "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
+             "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
+             c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], i->target->lanes);
+  const int64_t parts = splits_of(p, i);
+  if (parts > 1)
+    buf_printf(out, "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",
+               (long long)parts, c[CFG_SPLIT]);
+  buf_printf(out, "work items: %lld, for any number of threads\n", (long long)decode_items(p, i));
+  if (c[CFG_BLOCK_H] > 1)
+    buf_printf(
+        out,
+        "heads not side by side, as in (b, h, n, d): a work item each, chunks and parts of %d times as many keys\n",
+        c[CFG_BLOCK_H]);
+}
+
+static void matrix(const struct problem *p, const struct instance *i, struct buf *out) {
+  const int *c = i->config.v;
+  (void)p;
+  buf_printf(out,
+             "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
+             "queries x 32 elements of head_dim\n",
+             c[CFG_BLOCK_M], i->target->lanes, c[CFG_BLOCK_N]);
+}
+
+void cmd_explain_tiles(const struct problem *p, const struct instance *i, struct buf *out) {
+  static void (*const print[KERNEL_COUNT])(const struct problem *, const struct instance *, struct buf *) = {
+      [KERNEL_PREFILL] = prefill, [KERNEL_DECODE] = decode, [KERNEL_TILES] = matrix};
+  const int *c = i->config.v;
+  if (i->target->family == FAMILY_CUDA)
+    buf_printf(out, "tiles: %d queries x %d keys\n", c[CFG_BLOCK_M], c[CFG_BLOCK_N]);
+  else
+    print[config_kernel(&i->config)](p, i, out);
+  buf_char(out, '\n');
+}
+
+void cmd_explain_items_json(const struct problem *p, const struct instance *i, struct json *j) {
+  if (config_kernel(&i->config) != KERNEL_DECODE) return;
+  json_integer(j, "splits", splits_of(p, i));
+  json_integer(j, "work_items", decode_items(p, i));
+}
