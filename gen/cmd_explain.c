@@ -47,7 +47,7 @@ struct explained {
 // ---- numbers ----
 
 static bool is_cuda(const struct explained *e) { return e->instance.target->family == FAMILY_CUDA; }
-static bool by_tiles(const struct explained *e) { return config_kernel(&e->instance.config) == KERNEL_TILES; }
+static bool by_tiles(const struct explained *e) { return !is_cuda(e) && instance_by_tiles(&e->instance); }
 
 static void count_traffic(struct explained *e) {
   const struct problem *p = &e->problem;

@@ -28,8 +28,12 @@ static void decode(const struct problem *p, const struct instance *i, struct buf
   const int *c = i->config.v;
   buf_printf(out,
              "tiles: %d rows (query heads of a KV head x q_len) share each load of K and V; %d KV heads side by side; "
-             "chunks of %d keys; one element of head_dim per lane, %d to a register\n",
-             c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N], i->target->lanes);
+             "chunks of %d keys; ",
+             c[CFG_BLOCK_M], c[CFG_BLOCK_H], c[CFG_BLOCK_N]);
+  if (instance_by_tiles(i))
+    buf_str(out, "products of matrix tiles, up to 16 rows x 16 keys x 32 elements of head_dim\n");
+  else
+    buf_printf(out, "one element of head_dim per lane, %d to a register\n", i->target->lanes);
   const int64_t parts = splits_of(p, i);
   if (parts > 1)
     buf_printf(out, "split: %lld parts of %d keys, each a work item; then every row is merged from its parts by lse\n",

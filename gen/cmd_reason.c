@@ -9,7 +9,7 @@ struct facts {
   int64_t q_len;
   int vectors; // of queries in a tile
   int k_width;
-  bool bf16, one_tile;
+  bool bf16, one_tile, by_tiles;
 };
 
 static void why_block_m(const struct facts *f, struct buf *out) {
@@ -109,8 +109,9 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
   else if (field == CFG_BLOCK_H)
     buf_str(out, "one KV head, or too many rows of each");
   else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
-    buf_str(out, f->v[CFG_BLOCK_H] > 1 ? "of all heads, before a tile of them is read, and once more twice as far"
-                                       : "rows come from memory, once");
+    buf_str(out, f->by_tiles             ? "of all heads, before a tile of them is read"
+                 : f->v[CFG_BLOCK_H] > 1 ? "of all heads, before a tile of them is read, and once more twice as far"
+                                         : "rows come from memory, once");
   else if (field == CFG_PREFETCH)
     buf_str(out, "vectors are loops of a compiler's, which has no prefetch");
   else
@@ -157,7 +158,8 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .vectors = v[CFG_BLOCK_M] / i->target->lanes,
                           .k_width = config_k_width(&i->spec, &i->config),
                           .bf16 = spec_pairs(&i->spec, i->target),
-                          .one_tile = p->q_len <= v[CFG_BLOCK_M]};
+                          .one_tile = p->q_len <= v[CFG_BLOCK_M],
+                          .by_tiles = instance_by_tiles(i)};
   const enum kernel_kind kernel = config_kernel(&i->config);
   if (kernel_reason[kernel] && kernel_reason[kernel](&f, field, out)) return;
   reasons[field](&f, out);

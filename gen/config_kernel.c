@@ -8,6 +8,11 @@ enum kernel_kind config_kernel(const struct config *c) {
   return c->v[CFG_KERNEL] == CONFIG_UNSET ? KERNEL_PREFILL : (enum kernel_kind)c->v[CFG_KERNEL];
 }
 
+bool instance_by_tiles(const struct instance *i) {
+  const enum kernel_kind kernel = config_kernel(&i->config);
+  return kernel == KERNEL_TILES || (kernel == KERNEL_DECODE && decode_by_tiles(&i->spec, i->target, &i->config));
+}
+
 static int round_up(int x, int step) { return (x + step - 1) / step * step; }
 
 int config_k_width(const struct spec *s, const struct config *c) {

@@ -101,7 +101,7 @@ static const struct isa_row bf16_rows[] = {
 
 // Slots: a tile instruction runs beside the multiply-add pipes.
 static const struct isa_row amx_rows[] = {
-    {"tile_config", "_tile_loadconfig(tiles16x64)", "ldtilecfg #tiles16x64", 0, 0},
+    {"tile_config", "_tile_loadconfig($0p)", "ldtilecfg $0", 0, 0},
     {"tile_release", "_tile_release()", "tilerelease", 0, 0},
     {"tile_zero", "_tile_zero($0)", "tilezero $0", 0, 0},
     {"tile_load", "TILE_LOAD($0, $1p, $2n)", "eax $2; tileloadd $0,$1+eax", 0, 0},

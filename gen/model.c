@@ -127,11 +127,13 @@ static double prefill_cost(const struct spec *s, const struct target *t, const s
 // Bytes of a row of K, and what waiting for it adds: rows far apart are not fetched by the hardware. Of one head 8 KB
 // ahead hide the latency of memory; of all heads side by side the default is best, and then reading is faster. Some of
 // the heads are neither.
-static double decode_cost(const struct spec *s, const struct target *t, const struct problem *p, const int *v) {
+static double decode_cost(const struct spec *s, const struct target *t, const struct problem *p,
+                          const struct config *c) {
+  const int *v = c->v;
   const double row = s->head_dim * (double)dtype_table[s->kv].bytes, ahead = v[CFG_PREFETCH] * row;
   double wait = 0.5 * exp(-ahead / 2500) + 0.01 * doublings(ahead, 24000);
   if (v[CFG_BLOCK_H] > 1) {
-    const int best = decode_default_prefetch(s, t, v[CFG_BLOCK_M], v[CFG_BLOCK_H]);
+    const int best = decode_default_prefetch(s, t, c);
     const double far = v[CFG_PREFETCH] ? log2((double)v[CFG_PREFETCH] / best) : 0;
     wait = v[CFG_PREFETCH] ? fmax(0.1 * far, -0.25 * far) - 0.2 : 1;
     if (p && p->heads_kv > v[CFG_BLOCK_H]) wait += 0.33 * ((double)p->heads_kv / v[CFG_BLOCK_H] - 1);
@@ -172,7 +174,7 @@ double tune_cost(const struct spec *s, const struct target *t, const struct prob
                  const struct config *c) {
   const enum kernel_kind kernel = config_kernel(c);
   if (t->family == FAMILY_CUDA || kernel == KERNEL_TILES) return unlike_default(s, t, p, c);
-  return idle(p, workers, c) * (kernel == KERNEL_DECODE ? decode_cost(s, t, p, c->v) : prefill_cost(s, t, p, c));
+  return idle(p, workers, c) * (kernel == KERNEL_DECODE ? decode_cost(s, t, p, c) : prefill_cost(s, t, p, c));
 }
 
 double tune_percent(const struct spec *s, const struct target *t, const struct problem *p, const struct config *c) {

@@ -110,7 +110,9 @@ static void intrin_value(const struct printer_state *p, const struct operand *o,
 static void intrin_operand(const struct printer_state *p, const struct operand *o, char suffix, struct buf *out) {
   const char *to_integer = p->isa->vex ? "_mm256_castps_si256(" : "_mm512_castps_si512(";
   const char *open = suffix == 'i' ? to_integer : suffix == 'h' ? "(__m512bh)(" : NULL;
-  if (suffix == 'p' || suffix == 'f') {
+  if (suffix == 'p' && o->kind == OPD_VCONST) {
+    buf_str(out, vconst_table[o->vconst].name);
+  } else if (suffix == 'p' || suffix == 'f') {
     const bool cast = suffix == 'f' && p->scope.name[o->base].bytes != 4;
     if (cast) buf_str(out, "(const float *)(const void *)(");
     print_pointer(p, o, false, out);
@@ -152,7 +154,14 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
     vop_register_name(&p->scope, o, out);
     if (!call) buf_str(out, "[e]");
     break;
-  case OPD_TILE: vop_register_name(&p->scope, o, out); break;
+  case OPD_TILE:
+    if (field == 's')
+      buf_printf(out, "%d, %d", p->scope.vreg[o->decl].rows, p->scope.vreg[o->decl].columns);
+    else if (field == 'w')
+      buf_int(out, p->scope.vreg[o->decl].columns);
+    else
+      vop_register_name(&p->scope, o, out);
+    break;
   case OPD_MEM:
   case OPD_BCAST:
     if (field == 'p')
@@ -178,7 +187,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
 // ---- both ----
 
 // Copies a row's text, replacing $N with an optional suffix (i, h, p, n and f, a pointer to floats, after intrin; .f,
-// .u, p, n after scalar).
+// .u, p, n, of a tile s, its rows and columns, and w, its columns, after scalar).
 static void expand(struct printer_state *p, const char *text, const struct operand *o, bool call, struct buf *out) {
   bool scalar = p->kind == PRINTER_SCALAR;
   for (const char *c = text; *c; c++) {
@@ -190,7 +199,7 @@ static void expand(struct printer_state *p, const char *text, const struct opera
     char suffix = 0;
     if (scalar && c[1] == '.')
       suffix = c[2], c += 2;
-    else if (c[1] == 'p' || c[1] == 'f' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h')
+    else if (c[1] == 'p' || c[1] == 'f' || c[1] == 'n' || c[1] == 'i' || c[1] == 'h' || c[1] == 's' || c[1] == 'w')
       suffix = *++c;
     if (x->kind == OPD_VCONST) p->vconst_used[x->vconst] = true;
     if (scalar)

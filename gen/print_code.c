@@ -70,16 +70,17 @@ static void put_quads(struct buf *out, const uint8_t *bytes, size_t n) {
 
 // ---- operations ----
 
-// eax = n + constant, from the low 32 bits of the run-time integer.
-static int load_eax(struct printer_state *p, const struct operand *o, struct error *err) {
+// eax = n + constant, from the low 32 bits of the run-time integer; wide: rax, from all.
+static int load_eax(struct printer_state *p, const struct operand *o, bool wide, struct error *err) {
   const struct linear *l = &o->index;
-  struct x86_operand eax = {.kind = X86_R32, .reg = X86_RAX, .index = -1};
+  struct x86_operand eax = {.kind = wide && l->n ? X86_R64 : X86_R32, .reg = X86_RAX, .index = -1};
   struct x86_insn insn = {
       .mnemonic = x86_mnemonic("mov", 3), .n = 2, .op = {eax, {.kind = X86_IMM, .value = l->constant}}};
   if (l->n > 1 || (l->n == 1 && l->term[0].coefficient != 1) || l->constant != (int32_t)l->constant)
     return fail(err, STROBE_UNSUPPORTED, "%.*s: an integer operand is a name plus a constant", o->text_len, o->text);
   struct x86_insn copy = {.mnemonic = insn.mnemonic, .n = 2, .op = {eax}};
   int status = l->n ? code_integer(p, l->term[0].name, &copy.op[1], err) : 0;
+  copy.op[1].kind = eax.kind;
   p->rax_slot = -1;
   if (!l->n) return code_put(p, &p->body, &insn, err);
   if (!status) status = code_put(p, &p->body, &copy, err);
@@ -174,7 +175,7 @@ static int emit_row(struct printer_state *p, const struct code_row *row, const s
     if (r->mnemonic == INSN_UNKNOWN)
       status = fail(err, STROBE_UNSUPPORTED, "the encoder does not have an instruction of '%s'", row->row->code);
     else if (r->mnemonic == INSN_EAX)
-      status = load_eax(p, n = &o[r->op[0].value], err), p->eax_is_taken = each || strided;
+      status = load_eax(p, n = &o[r->op[0].value], strided, err), p->eax_is_taken = each || strided;
     else if (r->each)
       status = emit_each(p, r, o, n, err);
     else if (!r->full || all)

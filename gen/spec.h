@@ -156,6 +156,8 @@ void config_print(const struct config *c, const struct target *t,
 
 // The kernel that a resolved config is of. One of prefill may leave the field unset, and all of CUDA do.
 enum kernel_kind config_kernel(const struct config *c);
+// Whether its products are those of matrix tiles: kernel=tiles, and decode of enough rows where the target has them.
+bool instance_by_tiles(const struct instance *i);
 enum algo_kind config_algo(const struct config *c); // of a resolved config of prefill or tiles
 
 // config_resolve for one kernel; fields that it does not have stay unset.
@@ -163,13 +165,15 @@ int prefill_resolve(const struct spec *s, const struct target *t, const struct p
                     struct error *err);
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);
+// Whether its products are those of matrix tiles: of bf16, of at least three rows, of steps of 32 keys and elements.
+bool decode_by_tiles(const struct spec *s, const struct target *t, const struct config *c);
 int decode_vregs(const struct spec *s, const struct target *t);
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h);
-int decode_default_prefetch(const struct spec *s, const struct target *t, int block_m, int block_h);
+int decode_default_prefetch(const struct spec *s, const struct target *t, const struct config *c);
 int64_t decode_scratch_bytes(const struct instance *i); // memory of a worker
 // Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be
 // padding, and K read by each query head.
-enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8 };
+enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8, DECODE_TILES_Q_LEN_SERVED = 32 };
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
 

@@ -7,7 +7,8 @@
 //   1.5  -inf  0xffff       a literal in every lane: a decimal f32, or a bit pattern in hexadecimal
 //   exp2_t0                 a named constant vector (vconst_table)
 //   n + 3                   a run-time integer named in $block plus a constant (masks, bytes between rows of a tile)
-//   c[2]                    a tile declared by `$vreg tile c[4]`: 16 rows of 64 bytes, of which a target may have eight
+//   c[2]                    a tile declared by `$vreg tile c[4] 16x8`: 16 rows of 8 f32 (without numbers: of 16), of
+//                           which a target may have eight
 #ifndef STROBE_GEN_VOP_H
 #define STROBE_GEN_VOP_H
 
@@ -31,7 +32,8 @@ extern const struct vop vop_table[];
 extern const int vop_count;
 
 // How one ISA does an operation. `intrin` and `code` use $0..$3 for the operands:
-//   intrin  $1 value (of a tile: its number), $1i as integer vector, $1h as bf16 vector, $1p as pointer, $1n as integer
+//   intrin  $1 value (of a tile: its number), $1i as integer vector, $1h as bf16 vector, $1p as pointer (of a constant
+//           vector: its name), $1n as integer
 //   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0, xt0 the lower half, #name a
 //           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand, {$1} a write mask,
 //           {kt} the temporary mask, {z} zeroing, "each" in front: the instruction for every element whose number,
@@ -90,8 +92,9 @@ enum vreg_class { CLASS_VECTOR, CLASS_MASK, CLASS_TILE, CLASS_COUNT };
 
 struct vreg_decl {
   char name[24];
-  int dims[2]; // 0: not an array in that direction
-  int first;   // number of the first register
+  int dims[2];       // 0: not an array in that direction
+  int first;         // number of the first register
+  int rows, columns; // of a tile
   enum vreg_class of;
 };
 

@@ -293,6 +293,25 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
 
 // ---- declarations ----
 
+enum { TILE = 16 }; // rows, and f32 of a row
+
+static int tile_side(struct cursor *c) {
+  int n = 0;
+  while (c->p < c->end && is_digit(*c->p) && n <= TILE) n = 10 * n + *c->p++ - '0';
+  return n >= 1 && n <= TILE ? n : 0;
+}
+
+// Of a tile `8x16`, or nothing.
+static int shape(struct cursor *c, struct vreg_decl *d) {
+  d->rows = d->columns = TILE;
+  skip(c);
+  if (c->p == c->end || !is_digit(*c->p)) return 0;
+  d->rows = tile_side(c);
+  d->columns = take(c, 'x') ? tile_side(c) : 0;
+  if (d->rows && d->columns) return 0;
+  return fail(c->err, STROBE_INVALID, "%s: a tile is 1x1 to %dx%d", d->name, TILE, TILE);
+}
+
 // The class that registers are counted in.
 static enum vreg_class counted(const struct vop_scope *s, enum vreg_class of) {
   return of == CLASS_MASK && s->masks_are_vregs ? CLASS_VECTOR : of;
@@ -325,6 +344,8 @@ int vop_declare(struct vop_scope *s, const char *text, size_t len, struct error 
       d->dims[i] = (int)size.constant;
       count *= d->dims[i];
     }
+    const int status = of == CLASS_TILE ? shape(&c, d) : 0;
+    if (status) return status;
     d->of = of;
     int *used = &s->used[counted(s, of)], *peak = &s->peak[counted(s, of)];
     if (count > 4096 - *used)

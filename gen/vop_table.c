@@ -64,12 +64,14 @@ const struct vop vop_table[] = {
     {"zip16_high", "drr", "call:zip16_four($0, $1, $2, 4)", false},
     {"zip4_low", "drr", "call:zip4($0, $1, $2, 0)", false}, // four lanes of b, four of c, from their low halves
     {"zip4_high", "drr", "call:zip4($0, $1, $2, 8)", false},
-    // Tiles: 16 rows of 16 f32, or of 16 pairs of bf16. The last operand of loads and stores: bytes between rows.
-    {"tile_config", "", "", false}, // before any other; afterwards all tiles are 0
+    // Tiles: up to 16 rows of up to 16 f32, or pairs of bf16. The last operand of loads and stores: bytes between rows.
+    // Lane loops take a tile's shape from its declaration, the others from tile_config.
+    {"tile_config", "c", "", false}, // before any other; afterwards all tiles are 0
     {"tile_release", "", "", false},
     {"tile_zero", "T", "call:tile_zero(&$0)", false},
-    {"tile_load", "Tmi", "call:tile_load(&$0, $1p, $2n)", false},
-    {"tile_store", "mti", "call:tile_store($0p, &$1, $2n)", false},
-    {"tile_dot", "Xtt", "call:tile_dot(&$0, &$1, &$2)", false}, // c[i][j] += sum over 16 pairs k of a[i][k] b[k][j]
+    {"tile_load", "Tmi", "call:tile_load(&$0, $1p, $2n, $0s)", false},
+    {"tile_store", "mti", "call:tile_store($0p, &$1, $2n, $1s)", false},
+    {"tile_dot", "Xtt", "call:tile_dot(&$0, &$1, &$2, $1s, $2w)",
+     false}, // c[i][j] += sum over pairs k of a[i][k] b[k][j]
 };
 const int vop_count = sizeof vop_table / sizeof vop_table[0];

@@ -20,9 +20,10 @@ struct spills {
   int n;
 };
 
-static inline bool is_fma(const char *line) {
-  return strstr(line, "vfmadd") || strstr(line, "vfmsub") || strstr(line, "vfnmadd") || strstr(line, "vdpbf16ps") ||
-         strstr(line, "tdpbf16ps");
+// A product of matrix tiles counts as the vectors' that it stands for.
+static inline int count_fmas(const char *line) {
+  if (strstr(line, "tdpbf16ps")) return 256;
+  return strstr(line, "vfmadd") || strstr(line, "vfmsub") || strstr(line, "vfnmadd") || strstr(line, "vdpbf16ps");
 }
 
 // An operand on the stack; rbp counts where it is a frame pointer.
@@ -34,7 +35,7 @@ static inline const char *stack_operand(const char *line, bool frame) {
 static inline void count_line(struct function_spills *f, const char *line, bool frame) {
   const char *vector = strstr(line, "mm"), *stack = stack_operand(line, frame);
   if (!vector || line[0] != '\t' || line[1] == '.') return;
-  f->fmas += is_fma(line);
+  f->fmas += count_fmas(line);
   if (!stack) return;
   *(strchr(stack, ')') > vector ? &f->stores : &f->loads) += 1; // the destination is the last operand
 }

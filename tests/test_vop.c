@@ -135,12 +135,22 @@ static void registers(void **state) {
   assert_true(s.used[CLASS_TILE] == 5 && s.used[CLASS_VECTOR] == 5);
   assert_int_equal(parse(&s, "tile_dot t[1][0], u, t[0][1]", o, NULL), 0);
   assert_true(o[0].kind == OPD_TILE && o[0].reg == 2 && o[1].reg == 4 && o[2].reg == 1);
+  assert_true(s.vreg[3].rows == 16 && s.vreg[3].columns == 16);
   assert_int_equal(parse(&s, "tile_zero c", o, NULL), STROBE_INVALID);
   assert_int_equal(parse(&s, "zero u", o, NULL), STROBE_INVALID);
   assert_int_equal(declare(&s, "a", message), 0);
   assert_int_equal(parse(&s, "zero a", o, NULL), 0);
   assert_int_equal(o[0].reg, 5); // the later declaration hides the earlier one
-  static const char *const pairs[][2] = {{"", "$vreg needs names of 1 to 23 letters"},
+  struct vop_scope shaped = s;
+  assert_int_equal(declare(&shaped, "tile w[2] 4x16, tile v 16x3", message), 0);
+  const struct vreg_decl *const last = &shaped.vreg[shaped.n_vreg - 1];
+  assert_true(last[-1].rows == 4 && last[-1].columns == 16 && last->rows == 16 && last->columns == 3);
+  static const char *const pairs[][2] = {{"tile x 17x4", "x: a tile is 1x1 to 16x16"},
+                                         {"tile x 4x0", "x: a tile is 1x1 to 16x16"},
+                                         {"tile x 4", "x: a tile is 1x1 to 16x16"},
+                                         {"tile x 4x", "x: a tile is 1x1 to 16x16"},
+                                         {"y 4x4", "$vreg: unexpected '4x4'"},
+                                         {"", "$vreg needs names of 1 to 23 letters"},
                                          {"abcdefghijklmnopqrstuvwx", "$vreg needs names of 1 to 23 letters"},
                                          {"x[0]", "x: a size must be 1 to 4096"},
                                          {"x[4097]", "x: a size must be 1 to 4096"},

@@ -20,7 +20,7 @@ $let row_type = p_type
 $let kv_bytes = kv_type == "f32" ? 4 : 2
 $# Elements of K and V to a vector; registers that a vector of V adds into; scores are made for 16 keys at a time.
 $let unit = lanes * pair
-$let keys = 16
+$let keys = by_tiles ? 32 : 16
 $let q_pitch = ceil_div(head_dim, unit) * unit
 $let k_masked = head_dim % unit && kv_as == ""
 $let v_masked = head_dim_v % unit && kv_as == ""
@@ -28,22 +28,28 @@ $let o_pitch = ceil_div(head_dim_v, unit) * unit
 $# What is prefetched: from where on, a step, how many elements until the next key, and how many further what is prefetched as well, twice
 $# as far: the hardware drops a prefetch for which it has no buffer, and so every line gets a second chance.
 $let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run, strobe_i64 next_again") : ""
+$let tiles_next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_head") : ""
 $let p_wide = dot ? 2 : 1
-$# Rows go in fours; two or one that remain have a tile of their own, three are filled up.
-$let quads = block_m / 4 + (block_m % 4 == 3)
-$let rest = block_m % 4 == 3 ? 0 : block_m % 4
+$# Rows go in fours; two or one that remain have a tile of their own, three are filled up. Products of matrix tiles take up to 16, filled up.
+$let quads = by_tiles ? (block_m > 16 ? ceil_div(block_m, 16) * 4 : ceil_div(block_m, 4)) : block_m / 4 + (block_m % 4 == 3)
+$let rest = by_tiles || block_m % 4 == 3 ? 0 : block_m % 4
+$let tile_rows = min(4 * quads, 16)
+$let tile_quads = tile_rows / 4
 $let rows = quads * 4 + rest
 $let row_tiles = quads + (rest > 0)
 $# Heads side by side are read together: so many at a time, four keys of K and side_keys of V; vectors to a cache line.
-$let side = prefetch ? side_keys : 0
+$let side = prefetch && !by_tiles ? side_keys : 0
 $let side_heads = quads > 1 ? 1 : quads ? 2 : 4
 $let side_tiles = max(quads, 1)
 $let side_line = 64 / (unit * kv_bytes)
 $# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
 $let s_head = rows * block_n + 16
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
+$# Of matrix tiles: Q once more, by pairs of elements; two times V of 32 keys by pairs of keys, of so many columns.
+$let q_tiles_bytes = by_tiles ? q_bytes : 0
+$let pair_bytes = by_tiles ? (head_dim_v / 16 % 4 == 0 ? 8192 : 4096) : 0
 $assert block_n % keys == 0, "block_n must be a multiple of 16"
-$assert q_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
+$assert q_bytes + q_tiles_bytes + pair_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
 $include "cpu/prologue.inc"
 $constants
 
@@ -71,11 +77,13 @@ $if side
   $include "cpu/decode_qk_side.inc"
 
   $include "cpu/decode_pv_side.inc"
+$if by_tiles
+  $include "cpu/decode_tiles.inc"
 $for TM in 0..3
   $let tm = 1 << TM
   $let kn = lanes / tm
   $let is_first = tm == first_rows
-  $if is_first || tm == rest
+  $if !by_tiles && (is_first || tm == rest)
     $if !is_first || quads > 1 || !prefetch
       $include "cpu/decode_qk.inc" with far = 0
 
@@ -162,9 +170,12 @@ static strobe_i64 visible(const struct strobe_args *a, strobe_i64 keys, strobe_i
 
 // Where row r keeps its m, l and alpha: lanes of the vector of its tile.
 static int state_of(int r) {
-  $if rest && quads
-    if (r >= ${4 * quads}) return ${quads * lanes} + (r - ${4 * quads}) * ${lanes / rest};
-  return r * ${quads ? lanes / 4 : lanes / rest};
+  $if by_tiles
+    return r / 4 * ${lanes} + r % 4;
+  $else
+    $if rest && quads
+      if (r >= ${4 * quads}) return ${quads * lanes} + (r - ${4 * quads}) * ${lanes / rest};
+    return r * ${quads ? lanes / 4 : lanes / rest};
 }
 
 $include "cpu/decode_forward.inc"
