@@ -52,10 +52,10 @@ static int keys_step(const struct spec *s, const struct target *t, int block_m) 
   return can_tile(s, t, block_m) ? TILE_KEYS : KEYS;
 }
 
-// Rows as the tiles hold them: three of a last four are filled up; matrix tiles take fours, from 17 rows on sixteens.
+// Rows as the tiles hold them: three of a last four are filled up; matrix tiles take 4, 8 or sixteens.
 static int rows_held(const struct spec *s, const struct target *t, int block_m) {
   if (!can_tile(s, t, block_m)) return block_m + (block_m % 4 == 3);
-  const int step = block_m > 16 ? 16 : 4;
+  const int step = block_m > 8 ? 16 : 4;
   return (block_m + step - 1) / step * step;
 }
 

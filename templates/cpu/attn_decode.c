@@ -30,13 +30,14 @@ $# as far: the hardware drops a prefetch for which it has no buffer, and so ever
 $let next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_run, strobe_i64 next_again") : ""
 $let tiles_next_params = prefetch ? join(K, 0..1, "", ", const ${kv_t} *next, strobe_i64 next_stride, strobe_i64 next_head") : ""
 $let p_wide = dot ? 2 : 1
-$# Rows go in fours; two or one that remain have a tile of their own, three are filled up. Products of matrix tiles take up to 16, filled up.
-$let quads = by_tiles ? (block_m > 16 ? ceil_div(block_m, 16) * 4 : ceil_div(block_m, 4)) : block_m / 4 + (block_m % 4 == 3)
+$# Rows go in fours; two or one that remain have a tile of their own, three are filled up. Products of matrix tiles take 4, 8 or 16, filled up.
+$let quads = by_tiles ? (block_m > 8 ? ceil_div(block_m, 16) * 4 : ceil_div(block_m, 4)) : block_m / 4 + (block_m % 4 == 3)
 $let rest = by_tiles || block_m % 4 == 3 ? 0 : block_m % 4
 $let tile_rows = min(4 * quads, 16)
-$let tile_quads = tile_rows / 4
+$# S of one key: 4 rows, or all 16.
+$let s_rows = tile_rows == 16 ? 16 : 4
 $let rows = quads * 4 + rest
-$let row_tiles = quads + (rest > 0)
+$let row_tiles = by_tiles ? rows / s_rows : quads + (rest > 0)
 $# Heads side by side are read together: so many at a time, four keys of K and side_keys of V; vectors to a cache line.
 $let side = prefetch && !by_tiles ? side_keys : 0
 $let side_heads = quads > 1 ? 1 : quads ? 2 : 4
@@ -171,7 +172,7 @@ static strobe_i64 visible(const struct strobe_args *a, strobe_i64 keys, strobe_i
 // Where row r keeps its m, l and alpha: lanes of the vector of its tile.
 static int state_of(int r) {
   $if by_tiles
-    return r / 4 * ${lanes} + r % 4;
+    return r / ${s_rows} * ${lanes} + r % ${s_rows};
   $else
     $if rest && quads
       if (r >= ${4 * quads}) return ${quads * lanes} + (r - ${4 * quads}) * ${lanes / rest};
