@@ -296,7 +296,7 @@ const struct verb verb_bench = {
                "over runs of rate / peak beside it; spread is (slowest - fastest) / median. --suite cpu: resolve is "
                "what a row "
                "has to reach,\n"
-               "aim what it ought to, on a core with AVX-512 and bf16 dot products.",
+               "aim what it ought to, on a core with AVX-512 and bf16 dot products (amxbf16: with AMX).",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

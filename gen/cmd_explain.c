@@ -85,7 +85,7 @@ static int count_work(struct explained *e, struct error *err) {
   buf_free(&text);
   if (status) return status;
   e->flops = problem_flops(&e->problem);
-  const bool pairs = spec_pairs(&e->problem.spec, t);
+  const bool pairs = instance_pairs(&e->instance);
   if (by_tiles(e))
     e->tile_products = e->flops / (2.0 * TILE_MULTIPLY_ADDS);
   else if (!is_cuda(e))
@@ -251,9 +251,9 @@ static void print_floor(const struct explained *e, struct buf *out) {
   buf_printf(out, "\nfloor of %s\n", e->problem_text.data);
   buf_printf(out, "  work     %.4g GFLOP", 1e-9 * e->flops);
   if (by_tiles(e))
-    buf_printf(out,
-               " = %.4g M products of matrix tiles, 16 x 16 x 32, of %d cycles each (Intel's figure): %.4g M cycles",
-               1e-6 * e->tile_products, TILE_CYCLES, 1e-6 * TILE_CYCLES * e->tile_products);
+    buf_printf(
+        out, " = %.4g M full products of matrix tiles, 16 x 16 x 32, of %d cycles each (Intel's figure): %.4g M cycles",
+        1e-6 * e->tile_products, TILE_CYCLES, 1e-6 * TILE_CYCLES * e->tile_products);
   else if (!is_cuda(e))
     buf_printf(out, " = %.4g M multiply-add slots of %d lanes", 1e-6 * e->fma_slots, e->instance.target->lanes);
   if (e->predicted > 0)

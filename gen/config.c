@@ -31,8 +31,7 @@ const struct config_field_info config_fields[CFG_COUNT] = {
                     "1: V is copied (bf16: pairs of rows interleaved); 0: it is read in place"},
     [CFG_KERNEL] = {"kernel", FAMILY_CPU, "auto, prefill, decode or tiles",
                     "decode: the few rows of a KV head share one pass over K and one over V; prefill: tiles of "
-                    "queries; tiles: the "
-                    "same by AMX"},
+                    "queries; tiles: prefill by AMX"},
     [CFG_ALGO] =
         {"algo", FAMILY_CPU, "auto, standard, fa1, fa2 or fa3",
          "standard: S is whole in memory; fa1: KV blocks outside, O rescaled in memory; fa2: stages=1; fa3: stages=2"},

@@ -11,7 +11,6 @@ enum {
   SPLIT_MAX = 1 << 20,          //
   KEYS = 16,                    // scores are made for so many keys at a time
   TILE_KEYS = 32,               // the same by matrix tiles, which take as many elements of head_dim
-  MANY_KEYS = 32,               // for each query
   PAIRED_BYTES = 8 * 1024,      // of V by tiles: two times 32 keys of 64 columns
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
@@ -44,15 +43,16 @@ bool decode_serves(const struct spec *s, const struct target *t, const struct pr
   const int64_t rows = rows_of(p);
   if (rows < 0) return false;
   if (rows <= DECODE_ROWS_SERVED || p->q_len <= DECODE_Q_LEN_SERVED) return true;
-  return rows <= ROWS_MAX && can_tile(s, t, (int)rows) && p->q_len <= DECODE_TILES_Q_LEN_SERVED &&
-         p->kv_len >= MANY_KEYS * p->q_len;
+  return rows <= DECODE_TILES_ROWS_SERVED && can_tile(s, t, (int)rows) && s->mask != MASK_CAUSAL_TOP_LEFT &&
+         p->q_len <= DECODE_TILES_Q_LEN_SERVED && p->kv_len >= DECODE_TILES_KEYS_SERVED * p->q_len;
 }
 
 static int keys_step(const struct spec *s, const struct target *t, int block_m) {
   return can_tile(s, t, block_m) ? TILE_KEYS : KEYS;
 }
 
-// Rows as the tiles hold them: three of a last four are filled up; matrix tiles take 4, 8 or sixteens.
+// Rows as the tiles hold them: three of a last four are filled up; matrix tiles take 4, 8 or sixteens (too many where
+// block_n turns out to be no multiple of 32, and vectors do the work).
 static int rows_held(const struct spec *s, const struct target *t, int block_m) {
   if (!can_tile(s, t, block_m)) return block_m + (block_m % 4 == 3);
   const int step = block_m > 8 ? 16 : 4;
@@ -64,6 +64,7 @@ int decode_vregs(const struct spec *s, const struct target *t) {
   return t->lanes == 16 ? REGISTERS_16 : t->lanes + 4 + 3 + 1;
 }
 
+// Of every head Q (by matrix tiles twice), O, S and three rows of statistics; the scale, a row of zeros, V in pairs.
 int64_t decode_scratch_bytes(const struct instance *i) {
   const struct spec *s = &i->spec;
   const int *v = i->config.v;
@@ -111,8 +112,9 @@ static int default_block_n(const struct spec *s, const struct target *t, int blo
 // other. More rows take more keys, that O goes through the cache less often, and that unrolled must fit the instruction
 // cache. What has to be widened is bound by arithmetic from three rows on, and then tiles are faster.
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h) {
-  const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0);
-  const int rows = rows_held(s, t, block_m);
+  const bool even = s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0;
+  const bool as_is = s->kv == DT_F32 || (spec_pairs(s, t) && !t->tiles && even);
+  const int rows = block_m + (block_m % 4 == 3); // by vectors
   if (t->lanes != 16 || block_h < 4 || (!as_is && rows > 2)) return 0;
   if (rows < 3 || rows == 4) return 4;
   return rows % 4 == 0 && rows * s->head_dim_v <= SIDE_O_MAX ? 16 : 0;

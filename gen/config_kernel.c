@@ -13,6 +13,12 @@ bool instance_by_tiles(const struct instance *i) {
   return kernel == KERNEL_TILES || (kernel == KERNEL_DECODE && decode_by_tiles(&i->spec, i->target, &i->config));
 }
 
+// vdpbf16ps of CPUs with matrix tiles (Intel) makes half as many multiply-adds in a second as those of f32.
+bool instance_pairs(const struct instance *i) {
+  const bool by_vectors = config_kernel(&i->config) == KERNEL_DECODE && !instance_by_tiles(i);
+  return spec_pairs(&i->spec, i->target) && !(i->target->tiles && by_vectors);
+}
+
 static int round_up(int x, int step) { return (x + step - 1) / step * step; }
 
 int config_k_width(const struct spec *s, const struct config *c) {

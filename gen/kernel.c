@@ -239,7 +239,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "k_width", config_k_width(s, &i->config));
   bind_int(b, "v_width", config_v_width(s, &i->config));
   bind_int(b, "by_tiles", instance_by_tiles(i));
-  bind_int(b, "pair", spec_pairs(s, i->target) ? 2 : 1);
+  bind_int(b, "pair", instance_pairs(i) ? 2 : 1);
   bind_str(b, "q_type", dtype_table[s->q].name);
   bind_str(b, "kv_type", dtype_table[s->kv].name);
   bind_str(b, "o_type", dtype_table[s->o].name);

@@ -57,6 +57,20 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
   if (lane) buf_str(out, b->bytes == 4 ? " + e" : " + 2 * e");
 }
 
+// `s0_1`.
+static void register_name(const struct vop_scope *s, const struct operand *o, struct buf *out) {
+  const struct vreg_decl *d = &s->vreg[o->decl];
+  int flat = o->reg - d->first;
+  buf_str(out, d->name);
+  if (d->dims[1]) {
+    buf_int(out, flat / d->dims[1]);
+    buf_char(out, '_');
+    buf_int(out, flat % d->dims[1]);
+  } else if (d->dims[0]) {
+    buf_int(out, flat);
+  }
+}
+
 // ---- intrin ----
 
 // `_mm512_set1_ps(`, `_mm256_set1_ps(`: the intrinsic of the vector's width.
@@ -68,7 +82,7 @@ static void intrin_name(const struct printer_state *p, const char *name, struct 
 static void intrin_value(const struct printer_state *p, const struct operand *o, struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
-  case OPD_MASK: vop_register_name(&p->scope, o, out); break;
+  case OPD_MASK: register_name(&p->scope, o, out); break;
   case OPD_TILE: buf_int(out, o->reg); break;
   case OPD_MEM:
     intrin_name(p, "loadu_ps(", out);
@@ -147,11 +161,11 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
                            struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
-    vop_register_name(&p->scope, o, out);
+    register_name(&p->scope, o, out);
     if (!call) buf_printf(out, "[e].%c", field);
     break;
   case OPD_MASK:
-    vop_register_name(&p->scope, o, out);
+    register_name(&p->scope, o, out);
     if (!call) buf_str(out, "[e]");
     break;
   case OPD_TILE:
@@ -160,7 +174,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
     else if (field == 'w')
       buf_int(out, p->scope.vreg[o->decl].columns);
     else
-      vop_register_name(&p->scope, o, out);
+      register_name(&p->scope, o, out);
     break;
   case OPD_MEM:
   case OPD_BCAST:
@@ -250,7 +264,7 @@ void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *
     for (int r = 0; r < n; r++) {
       struct operand o = {.kind = OPD_REG, .decl = i, .reg = d->first + r};
       if (r) buf_str(out, ", ");
-      vop_register_name(&p->scope, &o, out);
+      register_name(&p->scope, &o, out);
       if (scalar && d->of != CLASS_TILE) buf_printf(out, "[%d]", p->target->lanes);
     }
     buf_str(out, ";\n");

@@ -75,8 +75,9 @@ static void cpu_row(const struct kernel_set *set, int i, const char *symbol, str
   const bool guarded = emit_guard(&e->instance, e->printer) != NULL;
   line(rows), buf_str(rows, "    {");
   problem(&e->instance.spec, x->t[T_UPPER].data, rows);
-  buf_printf(rows, ", %s, %d,\n     %s%s%s, \"%s\"},", host ? host->feature : "0",
-             config_kernel(&e->instance.config) == KERNEL_DECODE ? e->instance.config.v[CFG_BLOCK_M] : 0,
+  const bool decode = config_kernel(&e->instance.config) == KERNEL_DECODE;
+  buf_printf(rows, ", %s, %d, %d,\n     %s%s%s, \"%s\"},", host ? host->feature : "0",
+             decode ? e->instance.config.v[CFG_BLOCK_M] : 0, decode && instance_by_tiles(&e->instance),
              guarded ? "X86(" : "&", symbol, guarded ? ")" : "", symbol);
   x->has_x86 |= guarded;
   x->has_amx |= guarded && e->instance.target->tiles;
@@ -159,7 +160,7 @@ int set_render(const struct kernel_set *set, const char *template, struct buf *o
   fill(set, &x);
   snprintf(hash, sizeof hash, "%016" PRIx64, templates_hash());
   snprintf(file, sizeof file, "set/%s", template);
-  struct tpl_binding b[T_COUNT + 13];
+  struct tpl_binding b[T_COUNT + 16];
   size_t n = 0;
   for (; n < T_COUNT; n++) {
     failed |= x.t[n].failed;
@@ -175,6 +176,9 @@ int set_render(const struct kernel_set *set, const char *template, struct buf *o
   b[n++] = (struct tpl_binding){.name = "abi", .integer = STROBE_ABI};
   b[n++] = (struct tpl_binding){.name = "decode_rows", .integer = DECODE_ROWS_SERVED};
   b[n++] = (struct tpl_binding){.name = "decode_q_len", .integer = DECODE_Q_LEN_SERVED};
+  b[n++] = (struct tpl_binding){.name = "decode_tiles_rows", .integer = DECODE_TILES_ROWS_SERVED};
+  b[n++] = (struct tpl_binding){.name = "decode_tiles_q_len", .integer = DECODE_TILES_Q_LEN_SERVED};
+  b[n++] = (struct tpl_binding){.name = "decode_tiles_keys", .integer = DECODE_TILES_KEYS_SERVED};
   b[n++] = (struct tpl_binding){.name = "last_dtype", .integer = DT_COUNT - 1};
   buf_str(&x.cpu.text, x.cpu.text.len ? "" : "none for CPUs");
   buf_str(&x.cuda.text, "");

@@ -158,6 +158,9 @@ void config_print(const struct config *c, const struct target *t,
 enum kernel_kind config_kernel(const struct config *c);
 // Whether its products are those of matrix tiles: kernel=tiles, and decode of enough rows where the target has them.
 bool instance_by_tiles(const struct instance *i);
+// Whether it multiplies pairs of bf16: what spec_pairs says, but for decode by vectors on a target with tiles, which
+// widens them.
+bool instance_pairs(const struct instance *i);
 enum algo_kind config_algo(const struct config *c); // of a resolved config of prefill or tiles
 
 // config_resolve for one kernel; fields that it does not have stay unset.
@@ -172,8 +175,15 @@ int decode_side_keys(const struct spec *s, const struct target *t, int block_m, 
 int decode_default_prefetch(const struct spec *s, const struct target *t, const struct config *c);
 int64_t decode_scratch_bytes(const struct instance *i); // memory of a worker
 // Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be
-// padding, and K read by each query head.
-enum { DECODE_ROWS_SERVED = 16, DECODE_Q_LEN_SERVED = 8, DECODE_TILES_Q_LEN_SERVED = 32 };
+// padding, and K read by each query head. By matrix tiles more rows are: of so short a q_len, with so many keys for
+// each.
+enum {
+  DECODE_ROWS_SERVED = 16,
+  DECODE_Q_LEN_SERVED = 8,
+  DECODE_TILES_ROWS_SERVED = 64,
+  DECODE_TILES_Q_LEN_SERVED = 32,
+  DECODE_TILES_KEYS_SERVED = 32
+};
 // Whether config_resolve takes kernel=decode for these sizes when the field is unset.
 bool decode_serves(const struct spec *s, const struct target *t, const struct problem *p);
 

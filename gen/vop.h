@@ -35,10 +35,10 @@ extern const int vop_count;
 //   intrin  $1 value (of a tile: its number), $1i as integer vector, $1h as bf16 vector, $1p as pointer (of a constant
 //           vector: its name), $1n as integer
 //   code    instructions separated by ';': mnemonic operands, with t0, t1 temporaries, y$0, xt0 the lower half, #name a
-//           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand, {$1} a write mask,
-//           {kt} the temporary mask, {z} zeroing, "each" in front: the instruction for every element whose number,
-//           its last operand, is below eax; "full" in front: the instruction if all are, in place of the next; $1+eax
-//           memory whose rows are eax bytes apart
+//           constant vector, #0x40 a bit pattern in every lane, eax loaded from the integer operand (rax, with +eax
+//           below), {$1} a write mask, {kt} the temporary mask, {z} zeroing, "each" in front: the instruction for every
+//           element whose number, its last operand, is below eax; "full" in front: the instruction if all are, in place
+//           of the next; $1+eax memory whose rows are eax bytes apart
 struct isa_row {
   const char *op, *intrin, *code;
   int temps;    // vector registers used beside the operands
@@ -120,7 +120,5 @@ int vop_open_block(struct vop_scope *s, const char *text, size_t len, struct err
 // Parses "fma s[0][1], q[1], bcast k[17]"; checks it against the signature.
 int vop_parse(const struct vop_scope *s, const char *text, size_t len, const struct vop **op, struct operand *out,
               int *n_operands, struct error *err);
-
-void vop_register_name(const struct vop_scope *s, const struct operand *o, struct buf *out); // "s0_1"
 
 #endif

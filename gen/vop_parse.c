@@ -293,8 +293,7 @@ int vop_parse(const struct vop_scope *s, const char *text, size_t len, const str
 
 // ---- declarations ----
 
-enum { TILE = 16 }; // rows, and f32 of a row
-
+enum { TILE = 16 }; // rows, f32 of a row
 static int tile_side(struct cursor *c) {
   int n = 0;
   while (c->p < c->end && is_digit(*c->p) && n <= TILE) n = 10 * n + *c->p++ - '0';
@@ -398,17 +397,4 @@ int vop_open_block(struct vop_scope *s, const char *text, size_t len, struct err
     }
   } while (take(&c, ','));
   return take(&c, ')') ? 0 : fail(err, STROBE_INVALID, "missing ) after the names of $block %s", s->label);
-}
-
-void vop_register_name(const struct vop_scope *s, const struct operand *o, struct buf *out) {
-  const struct vreg_decl *d = &s->vreg[o->decl];
-  int flat = o->reg - d->first;
-  buf_str(out, d->name);
-  if (d->dims[1]) {
-    buf_int(out, flat / d->dims[1]);
-    buf_char(out, '_');
-    buf_int(out, flat % d->dims[1]);
-  } else if (d->dims[0]) {
-    buf_int(out, flat);
-  }
 }

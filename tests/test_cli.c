@@ -356,9 +356,9 @@ static void verify_bench_explain_doctor(void **state) {
   assert_non_null(strstr(o->out, "of what it predicts for d128"));
   assert_null(strstr(o->out, "tile products"));
   o = works("explain d128:bf16:b1h2q1024k1024 --target amxbf16 --set kernel=tiles");
-  assert_non_null(
-      strstr(o->out,
-             "= 0.06554 M products of matrix tiles, 16 x 16 x 32, of 16 cycles each (Intel's figure): 1.049 M cycles"));
+  assert_non_null(strstr(
+      o->out,
+      "= 0.06554 M full products of matrix tiles, 16 x 16 x 32, of 16 cycles each (Intel's figure): 1.049 M cycles"));
   assert_non_null(strstr(o->out, "m.-adds / slot  tile products\n"));
   works("explain d64:f32 --json");
   o = strobe("doctor");

@@ -80,14 +80,12 @@ static void run_shapes(const struct test_kernel *k, const struct spec *s, int n_
   run_case(k, s, config[CFG_BLOCK_M] + 3, config[CFG_BLOCK_N] + 5, false);
 }
 
-// A target with tiles: what has none is the kernel of avx512bf16, and test_tiles has the lane loops.
+// A target with tiles: what has none is nearly the kernel of avx512bf16, and test_tiles has the lane loops.
 static bool run_spec(const struct spec *s, const struct target *t, const char *config, enum printer printer,
                      int n_shapes) {
   struct test_kernel k;
   struct instance i;
-  if (t->tiles &&
-      (printer == PRINTER_SCALAR || !instance_of(s, t, config, &i) || config_kernel(&i.config) != KERNEL_TILES))
-    return false;
+  if (t->tiles && (printer == PRINTER_SCALAR || !instance_of(s, t, config, &i) || !instance_by_tiles(&i))) return false;
   if (!make_kernel(s, t, config, printer, &k)) return false;
   run_shapes(&k, s, n_shapes);
   free_kernel(&k);

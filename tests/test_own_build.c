@@ -297,12 +297,18 @@ static void slow_dot_products_are_avoided(void **state) {
 static void tiles_come_first(void **state) {
   (void)state;
   const bool here = cpu_has_target(target_find("amxbf16"));
-  write_text("tiles.txt", "d16:bf16:causal target=amxbf16,c99\nd16:bf16:causal:q1 target=amxbf16,c99\n");
+  write_text("tiles.txt", "d16:bf16:causal target=amxbf16,c99\nd16:bf16:causal:q1 target=amxbf16,c99\n"
+                          "d32:bf16:h16/1q2 target=amxbf16\nd32:bf16 target=amxbf16,c99\n"
+                          "d64:bf16:h8/1q1 target=amxbf16 printer=scalar\n");
   works("emit --set-file tiles.txt --prefix t_ -o tiles");
   build("cc", "tiles/*.c", "tiles.so");
   const struct set_library tiles = open_set("tiles.so", "t_attn");
   computes(&tiles, "d16:bf16:causal:b1h1q40k30", here ? "_tiles_m32n128_amxbf16_" : "_c99_");
   computes(&tiles, "d16:bf16:causal:b1h1q1k30", here ? "_decode_m1n8192h1_amxbf16_" : "_c99_");
+  computes(&tiles, "d32:bf16:b1h16/1q2k100", here ? "_decode_m32n2048h1_amxbf16_" : "_c99_");
+  computes(&tiles, "d32:bf16:b1h2/1q16k512",
+           here ? "_decode_m32n2048h1_amxbf16_" : "_c99_"); // some more rows, many keys
+  computes(&tiles, "d32:bf16:b1h2/1q16k511", here ? "_tiles_m" : "_c99_");
   dlclose(tiles.handle);
   write_text("vectors.txt", "d16:bf16 target=avx512bf16,avx512,c99\n");
   works("emit --set-file vectors.txt --prefix v_ -o vectors");

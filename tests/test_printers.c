@@ -53,6 +53,7 @@ static const struct emitted_case {
         {"d24:f32:causal", "avx2", "diagonal=mask"},
         {"d40v24:bf16:causal", "amxbf16", ""},
         {"d64v32:bf16", "amxbf16", "kernel=decode,block_m=6,block_h=2"},
+        {"d32v96:bf16:o=f32", "amxbf16", "kernel=decode,block_m=20"},
 },
   scalar_cases[] = {{"d24:f32:causal", "c99", ""},
                     {"d40:bf16:o=f32", "c99", ""},
@@ -120,14 +121,17 @@ enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 static struct verify_case case_of(const struct spec *s, int n) {
   static const int64_t lengths[][2] = {{70, 300}, {65, 129}, {33, 257}, {5, 40}};
-  return (struct verify_case){
-      .problem =
-          {.spec = *s, .batch = 1, .heads = 2, .heads_kv = 1, .q_len = lengths[n % 4][0], .kv_len = lengths[n % 4][1]},
-      .kind = input_kind_find(kinds[n]),
-      .seed = (uint64_t)n,
-      .layout = (enum layout)(n % 2),
-      .pad = n % 3,
-      .scale = default_scale(s)};
+  return (struct verify_case){.problem = {.spec = *s,
+                                          .batch = 1,
+                                          .heads = 2,
+                                          .heads_kv = 1 + n % 2,
+                                          .q_len = lengths[n % 4][0],
+                                          .kv_len = lengths[n % 4][1]},
+                              .kind = input_kind_find(kinds[n]),
+                              .seed = (uint64_t)n,
+                              .layout = (enum layout)(n % 2),
+                              .pad = n % 3,
+                              .scale = default_scale(s)};
 }
 
 // Which NaN it is may differ: x86 takes the payload of an operand that compilers may swap.

@@ -22,10 +22,16 @@ static const struct tiles_case {
     {"d32v64:bf16:causal:b1h4/2q6k333", "kernel=decode,block_m=12,block_h=2,prefetch=0"},
     {"d256:bf16:b1h8/2q5k160", "kernel=decode,block_m=20,block_h=2,split=64"}, // filled up to 32, by 16
     {"d160v192:bf16:causal_top_left:b1h10/1q5k90", "kernel=decode,block_m=50,block_h=1,exp=poly5"},
-    {"d64:bf16:b1h4/1q1k31", "kernel=decode,block_m=4"}, // less than a tile of keys
+    {"d64:bf16:b1h4/1q1k31", "kernel=decode,block_m=4"},      // less than a tile of keys
+    {"d576v512:bf16:b1h9/1q1k70", "kernel=decode,block_m=9"}, // eight rows of V a line of units
+};
+// Decode of a target with tiles.
+static const struct tiles_case by_vectors[] = {
+    {"d128:bf16:b1h20/4q1k200", "kernel=decode,block_m=5,block_h=4,block_n=48"}, // chunks of other sizes
+    {"d64:bf16:b1h8/4q1k200", "kernel=decode,block_m=2,block_h=4"},
 };
 static const char *const kinds[] = {"normal", "large", "ramp-up", "spikes", "outliers", "denormal", "nan", "inf"};
-enum { N_CASES = sizeof cases / sizeof *cases, N_KINDS = sizeof kinds / sizeof *kinds };
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
 
 static const enum printer printers[] = {PRINTER_SCALAR, PRINTER_CODE};
 
@@ -40,19 +46,16 @@ static struct verify_case case_of(const struct problem *p, int kind, double scal
                               .scale = scale * default_scale(&p->spec)};
 }
 
-static void both_printers_agree_with_the_oracle(void **state) {
-  (void)state;
-  if (!STROBE_TCC) skip();
+static void check_all(const struct tiles_case *all, int n_cases, bool tiles) {
   const bool here = cpu_has_target(amx());
-  if (!here) print_message("could not check: kernels of amxbf16, which this CPU or its system lacks\n");
-  for (int n = 0; n < N_CASES; n++) {
-    struct problem p = problem_of(cases[n].problem);
+  for (int n = 0; n < n_cases; n++) {
+    struct problem p = problem_of(all[n].problem);
     assert_int_equal(problem_complete(&p, NULL), 0);
     for (int printer = 0; printer < 2; printer++) {
       struct test_kernel k;
       if (printer && !here) continue;
-      assert_true(make_kernel(&p.spec, amx(), cases[n].config, printers[printer], &k));
-      assert_true(instance_by_tiles(&k.instance));
+      assert_true(make_kernel(&p.spec, amx(), all[n].config, printers[printer], &k));
+      assert_true(instance_by_tiles(&k.instance) == tiles);
       for (int kind = 0; kind < N_KINDS; kind++) {
         const struct verify_case c = case_of(&p, kind, kind == 2 ? -1 : 1); // negative: the order of scores turns
         check_case(&k, &c, (enum guard_side)(kind % 2), VERIFY_ALL_ROWS);
@@ -60,6 +63,15 @@ static void both_printers_agree_with_the_oracle(void **state) {
       free_kernel(&k);
     }
   }
+}
+
+static void both_printers_agree_with_the_oracle(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  if (!cpu_has_target(amx()))
+    print_message("could not check: kernels of amxbf16, which this CPU or its system lacks\n");
+  check_all(cases, sizeof cases / sizeof *cases, true);
+  check_all(by_vectors, sizeof by_vectors / sizeof *by_vectors, false);
 }
 
 // One Inf and one NaN in V, behind the diagonal for some queries: rows that see neither keep every bit.

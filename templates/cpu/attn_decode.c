@@ -1,4 +1,4 @@
-$# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group.
+$# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group. Or by products of matrix tiles.
 $let decode = 1
 $let exp_columns = 1
 $# Pairs of bf16 are multiplied as they are; other storage types, and odd rows, are widened to f32 when they are loaded.
@@ -18,7 +18,7 @@ $let follow = kv_as == ""
 $let row_t = p_t
 $let row_type = p_type
 $let kv_bytes = kv_type == "f32" ? 4 : 2
-$# Elements of K and V to a vector; registers that a vector of V adds into; scores are made for 16 keys at a time.
+$# Elements of K and V to a vector; registers that a vector of V adds into; scores are made for so many keys at a time.
 $let unit = lanes * pair
 $let keys = by_tiles ? 32 : 16
 $let q_pitch = ceil_div(head_dim, unit) * unit
@@ -49,7 +49,7 @@ $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
 $# Of matrix tiles: Q once more, by pairs of elements; two times V of 32 keys by pairs of keys, of so many columns.
 $let q_tiles_bytes = by_tiles ? q_bytes : 0
 $let pair_bytes = by_tiles ? (head_dim_v / 16 % 4 == 0 ? 8192 : 4096) : 0
-$assert block_n % keys == 0, "block_n must be a multiple of 16"
+$assert block_n % keys == 0, "block_n must be a multiple of ${keys}"
 $assert q_bytes + q_tiles_bytes + pair_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
 $include "cpu/prologue.inc"
 $constants
@@ -102,7 +102,7 @@ $for TM in 0..3
     $if is_first && prefetch
       $include "cpu/decode_pv.inc" with far = 1
 
-$# The keys after the last whole block of 16, and those that not all rows see: row by row.
+$# The keys after the last whole block of so many, and those that not all rows see: row by row.
 $include "cpu/decode_qk_edge.inc"
 
 $include "cpu/decode_softmax_edge.inc"

@@ -86,13 +86,14 @@ static int cpu_features(void) { return 0; }
 struct row {
   struct ${p}_problem problem;
   int features;
-  int tile; // of a decode kernel: rows of queries that share a pass over K and V. 0: a kernel for many queries
+  int tile;     // of a decode kernel: rows of queries that share a pass over K and V. 0: a kernel for many queries
+  int by_tiles; // a decode kernel by matrix tiles
   const struct strobe_kernel *kernel;
   const char *name;
 };
 static const struct row rows[] = {
 ${rows}
-    {{0, 0, ${P}_F32, ${P}_F32, ${P}_F32, ${P}_FULL}, 0, 0, NULL, NULL},
+    {{0, 0, ${P}_F32, ${P}_F32, ${P}_F32, ${P}_FULL}, 0, 0, 0, NULL, NULL},
 };
 
 // ---- refusing ----------------------------------------------------------------------------------------------------------
@@ -165,11 +166,12 @@ static int no_kernel(const struct ${p}_problem *p, const char *why, struct messa
 }
 
 // The kernels for the best instructions; of them that for so many rows of queries (query heads of a KV head times q_len):
-// few go to the decode kernel of the smallest tile that holds them.
+// few go to the decode kernel of the smallest tile that holds them, and so do some more to one by matrix tiles.
 static const struct row *choose(const struct ${p}_problem *p, const struct strobe_args *a, struct message m) {
   const int have = cpu_features();
   const strobe_i64 queries = a ? a->heads / a->heads_kv * a->q_len : 0;
   const int few = a && (queries <= ${decode_rows} || a->q_len <= ${decode_q_len});
+  const int some = a && queries <= ${decode_tiles_rows} && a->q_len <= ${decode_tiles_q_len} && a->kv_len >= ${decode_tiles_keys} * a->q_len;
   const struct row *best = NULL;
   int known = 0;
   for (const struct row *r = rows; r->name; r++) {
@@ -180,7 +182,7 @@ static const struct row *choose(const struct ${p}_problem *p, const struct strob
       if (!(have & SLOW_BF16) || best->features != HAS_AVX512_BF16 || r->features != HAS_AVX512) break;
       best = NULL;
     }
-    if (!best || (r->tile ? best->tile < queries : !few)) best = r;
+    if (!best || (r->tile ? best->tile < queries : !few && !(some && best->by_tiles && best->tile >= queries))) best = r;
   }
   if (!best)
     no_kernel(p, known ? "the kernels for it in this set need instructions that this CPU has not got; target c99 runs everywhere"
