@@ -57,8 +57,7 @@ static void print_pointer(const struct printer_state *p, const struct operand *o
   if (lane) buf_str(out, b->bytes == 4 ? " + e" : " + 2 * e");
 }
 
-// `s0_1`.
-static void register_name(const struct vop_scope *s, const struct operand *o, struct buf *out) {
+void c_register_name(const struct vop_scope *s, const struct operand *o, struct buf *out) {
   const struct vreg_decl *d = &s->vreg[o->decl];
   int flat = o->reg - d->first;
   buf_str(out, d->name);
@@ -82,7 +81,7 @@ static void intrin_name(const struct printer_state *p, const char *name, struct 
 static void intrin_value(const struct printer_state *p, const struct operand *o, struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
-  case OPD_MASK: register_name(&p->scope, o, out); break;
+  case OPD_MASK: c_register_name(&p->scope, o, out); break;
   case OPD_TILE: buf_int(out, o->reg); break;
   case OPD_MEM:
     intrin_name(p, "loadu_ps(", out);
@@ -161,11 +160,11 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
                            struct buf *out) {
   switch (o->kind) {
   case OPD_REG:
-    register_name(&p->scope, o, out);
+    c_register_name(&p->scope, o, out);
     if (!call) buf_printf(out, "[e].%c", field);
     break;
   case OPD_MASK:
-    register_name(&p->scope, o, out);
+    c_register_name(&p->scope, o, out);
     if (!call) buf_str(out, "[e]");
     break;
   case OPD_TILE:
@@ -174,7 +173,7 @@ static void scalar_operand(const struct printer_state *p, const struct operand *
     else if (field == 'w')
       buf_int(out, p->scope.vreg[o->decl].columns);
     else
-      register_name(&p->scope, o, out);
+      c_register_name(&p->scope, o, out);
     break;
   case OPD_MEM:
   case OPD_BCAST:
@@ -264,7 +263,7 @@ void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *
     for (int r = 0; r < n; r++) {
       struct operand o = {.kind = OPD_REG, .decl = i, .reg = d->first + r};
       if (r) buf_str(out, ", ");
-      register_name(&p->scope, &o, out);
+      c_register_name(&p->scope, &o, out);
       if (scalar && d->of != CLASS_TILE) buf_printf(out, "[%d]", p->target->lanes);
     }
     buf_str(out, ";\n");

@@ -78,6 +78,7 @@ int code_op(struct printer_state *p, const struct vop *op, const struct operand 
 int code_block_end(struct printer_state *p, struct buf *out, struct error *err);
 void code_constants(struct printer_state *p, struct buf *out);
 
+void c_register_name(const struct vop_scope *s, const struct operand *o, struct buf *out); // "s0_1"
 void c_declare(struct printer_state *p, int first_decl, int indent, struct buf *out);
 int c_op(struct printer_state *p, const struct vop *op, const struct operand *o, int indent, struct buf *out,
          struct error *err);

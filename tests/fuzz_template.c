@@ -1,5 +1,6 @@
 // Any text given to the template engine renders or is refused with one sentence: within its limits, without touching
 // memory that is not its own, the same way twice, and leaving the output as it was when it fails.
+#include "../gen/printer.h"
 #include "../gen/template.h"
 #include "../gen/vop.h"
 
@@ -52,7 +53,7 @@ static int on_op(void *c, const char *text, size_t len, int indent, struct buf *
     for (int k = 0; k < CLASS_COUNT; k++) {
       if (o[i].kind != registers[k]) continue;
       REQUIRE(o[i].reg >= 0 && o[i].reg < s->used[k]);
-      vop_register_name(s, &o[i], out);
+      c_register_name(s, &o[i], out);
     }
     REQUIRE(o[i].index.n >= 0 && o[i].index.n <= VOP_MAX_TERMS);
     for (int t = 0; t < o[i].index.n; t++) REQUIRE(o[i].index.term[t].name < s->n_names);

@@ -1,6 +1,7 @@
 // Operand text of vector operations: what is refused and how, which register a name gets, and index arithmetic that
 // agrees with the same arithmetic in C.
 #include "../gen/kernel.h"
+#include "../gen/printer.h"
 #include "../gen/vop.h"
 
 #include <setjmp.h>
@@ -88,10 +89,14 @@ static void operands(void **state) {
   (void)state;
   struct vop_scope s = scope_of("s[2][3], q, mask m[2]", "b(k:bf16, ldk, n)");
   struct operand o[VOP_MAX_OPERANDS];
+  struct buf name = {0};
   assert_int_equal(parse(&s, "fma s[1][2], q, bcast k[3*ldk + 17] // a comment", o, NULL), 0);
   assert_true(o[0].kind == OPD_REG && o[0].reg == 5 && o[1].reg == 6 && o[2].kind == OPD_BCAST && o[2].base == 0);
   assert_true(o[2].index.constant == 17 && o[2].index.n == 1 && o[2].index.term[0].name == 1 &&
               o[2].index.term[0].coefficient == 3);
+  c_register_name(&s, &o[0], &name);
+  assert_string_equal(name.data, "s1_2");
+  buf_free(&name);
   assert_int_equal(parse(&s, "first m[1], 2*n - 4", o, NULL), 0);
   assert_true(o[0].kind == OPD_MASK && o[0].reg == 1 && o[1].kind == OPD_INT && o[1].index.constant == -4);
   assert_int_equal(parse(&s, "mul q, q, -inf", o, NULL), 0);
