@@ -210,7 +210,12 @@ int reference_head(const struct spec *s, const struct strobe_args *args, int64_t
   return reference_some(s, args, batch, head, &all, out, err);
 }
 
-static double exp_eps(const struct config *c) {
+// CUDA kernels with P of bf16 may take an exponent about -48 in place of one about 0 (cuda/softmax.inc): half an ulp of
+// that is 2^-19 of P's logarithm to base 2.
+static double exp_eps(const struct spec *s, const struct config *c) {
+  const bool far_below =
+      c && s->p == DT_BF16 && c->v[CFG_SOFTMAX] != CONFIG_UNSET && c->v[CFG_SOFTMAX] != SOFTMAX_CLASSICAL;
+  if (far_below) return 0x1p-23 + 0x1.62e43p-1 * 0x1p-19;
   if (!c || c->v[CFG_EXP] < 0 || c->v[CFG_EXP] >= EXP_COUNT) return 0x1p-23;
   return exp_table[c->v[CFG_EXP]].eps;
 }
@@ -227,7 +232,7 @@ static double sum_eps(const struct spec *s, const struct config *c) {
 
 // Relative error of an unnormalised p, and of the sums over it.
 static double weight_error(const struct spec *s, const struct config *c, int64_t keys, double magnitude) {
-  return exp_eps(c) + sum_eps(s, c) * (sum_factor(keys) + sum_factor(s->head_dim) * magnitude);
+  return exp_eps(s, c) + sum_eps(s, c) * (sum_factor(keys) + sum_factor(s->head_dim) * magnitude);
 }
 
 double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,

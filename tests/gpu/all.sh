@@ -7,7 +7,7 @@ set -u
 strobe=$1 folder=$2 data=${3-} here=$(dirname "$0") log=$(mktemp)
 {
   "$strobe" doctor
-  for problem in d64:bf16:b2h6/2q384k256 d64:f16:causal:b1h4q513k500 d128:bf16:b2h6/1q203k113 d128:bf16:causal:b2h6/2q239k301 \
+  for problem in d64:bf16:b2h6/2q384k256 d64:bf16:causal:b2h2q300k300 d64:f16:causal:b1h4q513k500 d128:bf16:b2h6/1q203k113 d128:bf16:causal:b2h6/2q239k301 \
     d128:f16:causal_top_left:b1h2q300k200 d192:bf16:b1h2q200k300 d256:bf16:causal:b1h2q300k300 d256:f16:b1h2q130k200; do
     "$strobe" verify "$problem" --target sm90a --kind all
   done
