@@ -26,7 +26,7 @@ static const struct option_row rows[] = {
         .about = "of --suite cpu the rows whose problem or target contains TEXT"),
     ROW(OPT_CHOICE, dtype, .name = "dtype", .value = "bf16|f16", .about = "of --suite hopper (default: bf16)"),
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T",
-        .about = "default: the best that this CPU can run (--suite cpu: of its vectors)"),
+        .about = "default: the best that this CPU can run"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_CHOICE, backend, .name = "backend", .value = cmd_backends, .about = "default: the first that works"),
     ROW(OPT_CHOICE, layout, .name = "layout", .value = "bnhd|bhnd", .about = "of all tensors (default: bnhd)"),
@@ -289,14 +289,16 @@ const struct verb verb_bench = {
     .name = "bench",
     .operands = "[PROBLEM]...",
     .about = "time kernels, each beside the peak that this machine reaches at that moment",
-    .details = "The peak is a loop of multiply-adds (f32) or bf16 dot products in registers; up to 16 query rows, "
-               "of reads. Then the\n"
-               "kernel takes copies of its tensors in turn, 256 MB of them, and the reads go over as much. percent is "
-               "the median\n"
-               "over runs of rate / peak beside it; spread is (slowest - fastest) / median. --suite cpu: resolve is "
-               "what a row "
-               "has to reach,\n"
-               "aim what it ought to, on a core with AVX-512 and bf16 dot products (amxbf16: with AMX).",
+    .details =
+        "The peak is a loop of multiply-adds (f32), bf16 dot products or products of matrix tiles (over as many as a\n"
+        "multiply-add of f16 or f32 takes) in registers; up to 16 query rows, of reads. Then the kernel takes copies "
+        "of\n"
+        "its tensors in turn, 256 MB of them, and the reads go over as much. percent is the median over runs of rate "
+        "/\n"
+        "peak beside it; spread is (slowest - fastest) / median. --suite cpu: resolve is what a row has to reach, aim\n"
+        "what it ought to, on a core with AVX-512 and bf16 dot products; the peak is that of vectors, also where a "
+        "plan\n"
+        "takes matrix tiles.",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

@@ -55,7 +55,8 @@ static int check_problem(const struct session *s, struct problem *p, const struc
   if (!status && decode_serves(&p->spec, *t, p))
     status = fail(err, STROBE_INVALID,
                   "--ablate \"%.100s\": so few rows are kernel=decode's, which has one algorithm; q_len %d is enough",
-                  s->problem, ((*t)->tiles ? DECODE_TILES_Q_LEN_SERVED : DECODE_ROWS_SERVED) + 1);
+                  s->problem,
+                  ((*t)->tiles && spec_pairs(&p->spec, *t) ? DECODE_TILES_Q_LEN_SERVED : DECODE_ROWS_SERVED) + 1);
   return status;
 }
 

@@ -1,5 +1,6 @@
 #include "cmd_bench_case.h"
 
+#include "../runtime/cpu.h"
 #include "../runtime/probe.h"
 #include "cmd.h"
 
@@ -135,9 +136,13 @@ static int make_plan(strobe_context *ctx, const char *text, const struct bench_c
                   "\"%.100s\": no query sees a key, so there is nothing to time; sizes must be 1 or more", text);
   if (!status) status = cmd_target_here(o->target, &c->problem.spec, &c->target, err);
   if (!status) status = spec_supported(&c->problem.spec, c->target, err);
+  if (!status && o->peak) c->target = o->peak;
   const struct cmd_plan request = {
       .problem = &c->problem, .target = o->target, .config = o->set, .backend = o->backend};
-  return status ? status : cmd_plan(ctx, &request, &c->plan, &c->info, err);
+  if (!status) status = cmd_plan(ctx, &request, &c->plan, &c->info, err);
+  if (!status && c->target->tiles && !instance_by_tiles(&c->plan->instance))
+    c->target = cpu_best_vector_target(&c->problem.spec);
+  return status;
 }
 
 int bench_case_open(strobe_context *ctx, const char *text, const struct bench_case_options *o, struct bench_case *c,

@@ -8,6 +8,7 @@
 
 struct bench_case_options {
   const char *target, *set, *backend, *kv_lens; // as in struct cmd_plan and cmd_kv_lens; NULL: the default
+  const struct target *peak;                    // what the peak is of; NULL: the plan's
   enum layout layout;                           // of all tensors
   int64_t runs;                                 // most bursts
   int threads;                                  // workers of the context, and threads of the peak

@@ -59,7 +59,9 @@ static void count_traffic(struct explained *e) {
   e->least_bytes = q_bytes + heads_kv * m * kv_row;
   const double tile = e->instance.config.v[CFG_BLOCK_M]; // of rows of a KV head (decode), or of a query head
   const bool decode = config_kernel(&e->instance.config) == KERNEL_DECODE;
-  e->cached_bytes = decode ? heads_kv * ceil(heads * n / heads_kv / tile) * m * kv_row : pairs / tile * kv_row;
+  const bool copied = config_kernel(&e->instance.config) == KERNEL_TILES;
+  const double row = copied ? (d + dv) * 2 * tiles_parts(s->kv) : kv_row;
+  e->cached_bytes = decode ? heads_kv * ceil(heads * n / heads_kv / tile) * m * kv_row : pairs / tile * row;
   if (!is_cuda(e) && !decode) e->moved_bytes = traffic_bytes(p, &e->instance);
   e->fused_elements = heads * n * (d + dv) + heads_kv * m * (d + dv);
   e->unfused_elements = heads * 4 * n * m + heads * (n + m) * (d + dv);
@@ -87,7 +89,7 @@ static int count_work(struct explained *e, struct error *err) {
   e->flops = problem_flops(&e->problem);
   const bool pairs = instance_pairs(&e->instance);
   if (by_tiles(e))
-    e->tile_products = e->flops / (2.0 * TILE_MULTIPLY_ADDS);
+    e->tile_products = e->flops * tiles_products(&e->problem.spec) / (2.0 * TILE_MULTIPLY_ADDS);
   else if (!is_cuda(e))
     e->fma_slots = e->flops / (t->lanes * (pairs ? 4.0 : 2.0));
   count_traffic(e);

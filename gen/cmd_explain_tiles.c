@@ -48,11 +48,14 @@ static void decode(const struct problem *p, const struct instance *i, struct buf
 
 static void matrix(const struct problem *p, const struct instance *i, struct buf *out) {
   const int *c = i->config.v;
+  const int rows = tiles_rows(c[CFG_BLOCK_M]);
   (void)p;
+  buf_printf(out, "tiles: %d queries", c[CFG_BLOCK_M]);
+  if (rows < c[CFG_BLOCK_M]) buf_printf(out, ", %d at a time", rows);
   buf_printf(out,
-             "tiles: %d queries (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 "
-             "queries x 32 elements of head_dim\n",
-             c[CFG_BLOCK_M], i->target->lanes, c[CFG_BLOCK_N]);
+             " (one per lane, %d to a register) x %d keys; products of matrix tiles, 16 keys x 16 queries x 32 "
+             "elements of head_dim\n",
+             i->target->lanes, c[CFG_BLOCK_N]);
 }
 
 void cmd_explain_tiles(const struct problem *p, const struct instance *i, struct buf *out) {

@@ -30,7 +30,7 @@ static int64_t rows_of(const struct problem *p) {
 
 // Whether so many rows can be those of products of matrix tiles: one or two would leave most of them unused.
 static bool can_tile(const struct spec *s, const struct target *t, int block_m) {
-  return tiles_serve(s, t) && s->head_dim % TILE_KEYS == 0 && s->head_dim_v % TILE_KEYS == 0 && block_m > 2;
+  return t->tiles && spec_pairs(s, t) && s->head_dim % TILE_KEYS == 0 && s->head_dim_v % TILE_KEYS == 0 && block_m > 2;
 }
 
 bool decode_by_tiles(const struct spec *s, const struct target *t, const struct config *c) {

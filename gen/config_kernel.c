@@ -15,8 +15,8 @@ bool instance_by_tiles(const struct instance *i) {
 
 // vdpbf16ps of CPUs with matrix tiles (Intel) makes half as many multiply-adds in a second as those of f32.
 bool instance_pairs(const struct instance *i) {
-  const bool by_vectors = config_kernel(&i->config) == KERNEL_DECODE && !instance_by_tiles(i);
-  return spec_pairs(&i->spec, i->target) && !(i->target->tiles && by_vectors);
+  if (instance_by_tiles(i)) return true;
+  return spec_pairs(&i->spec, i->target) && !(i->target->tiles && config_kernel(&i->config) == KERNEL_DECODE);
 }
 
 static int round_up(int x, int step) { return (x + step - 1) / step * step; }
@@ -45,7 +45,8 @@ static enum kernel_kind choose_kernel(const struct spec *s, const struct target 
   if (c->v[CFG_KERNEL] != CONFIG_UNSET || has_prefill_fields(c)) return config_kernel(c);
   if (decode_serves(s, t, p)) return KERNEL_DECODE;
   // Of the kernels that serve many rows prefill alone has prefetch.
-  return tiles_serve(s, t) && c->v[CFG_PREFETCH] == CONFIG_UNSET ? KERNEL_TILES : KERNEL_PREFILL;
+  const bool tiles = tiles_serve(s, t) && c->v[CFG_PREFETCH] == CONFIG_UNSET && tiles_pay(s, p);
+  return tiles ? KERNEL_TILES : KERNEL_PREFILL;
 }
 
 int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,

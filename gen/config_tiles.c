@@ -4,27 +4,98 @@
 #include "spec.h"
 
 enum {
-  TILE = 16,        // rows of a tile; columns of f32, or of pairs of bf16
-  BLOCK_M_MAX = 64, // queries: a row of accumulators, of which there are four
+  TILE = 16,     // rows of a tile; columns of f32, or of pairs of bf16
+  ROWS_MAX = 64, // queries of a tile: a row of accumulators, of which there are four
+  ROWS = 32,     // of each where a work item has several
+  BLOCK_M_MAX = 256,
   BLOCK_N_STEP = 32,
   BLOCK_N_MAX = 512,
-  MANY_KEYS = 4096
+  MANY_KEYS = 4096,
+  CACHED_BYTES = 1 << 20,
+  ITEMS = 32
 };
 
-bool tiles_serve(const struct spec *s, const struct target *t) { return t->tiles && spec_pairs(s, t); }
+bool tiles_serve(const struct spec *s, const struct target *t) { return t->tiles && s->op == OP_ATTN_FWD; }
 
-// Q^T in pairs of two tiles, S or P of two blocks, O^T, six rows of statistics, the scale; causal: a block of V
-// without Inf and NaN. While K and V are copied: pairs of 32 rows of V, and a row of zeros.
+// bf16 has 8 bits, f16 11, f32 24: so many bf16 add up to one of them.
+int tiles_parts(enum dtype d) {
+  static const int parts[DT_COUNT] = {[DT_F32] = 3, [DT_BF16] = 1, [DT_F16] = 2};
+  return parts[d];
+}
+
+// Of the products of parts those that count: parts number i are 2^-8i of the whole. P of f16 need not be better than
+// f16.
+static int products(int parts, int others, int limit) {
+  int n = 0;
+  for (int i = 0; i < parts; i++)
+    for (int j = 0; j < others; j++) n += i + j < limit;
+  return n;
+}
+
+double tiles_products(const struct spec *s) {
+  const int kv = tiles_parts(s->kv), p = tiles_parts(s->p);
+  const double qk = products(tiles_parts(s->q), kv, 3), pv = products(p, kv, p);
+  return (qk * s->head_dim + pv * s->head_dim_v) / (s->head_dim + s->head_dim_v);
+}
+
+int tiles_rows(int block_m) { return block_m > ROWS_MAX ? ROWS : block_m; }
+
+// Of each query Q^T in pairs, O^T and two statistics; of those of one tile S of two blocks, P where it is longer than S
+// and four statistics; a line; where they are needed, a block of V without Inf and NaN, and Q in parts. While K and V
+// are copied: pairs of 32 rows of V, and a row of zeros.
 int64_t tiles_scratch_bytes(const struct instance *i) {
   const struct spec *s = &i->spec;
   const int *v = i->config.v;
-  const int64_t width = config_v_width(s, &i->config);
-  const int64_t rows = config_k_width(s, &i->config) + 2 * v[CFG_BLOCK_N] + width + 6;
-  const int64_t finite = s->mask == MASK_FULL ? 0 : 2 * v[CFG_BLOCK_N] * width;
-  const int64_t forward = 4 * (rows * v[CFG_BLOCK_M] + TILE) + finite;
+  const int q_parts = tiles_parts(s->q), kv_parts = tiles_parts(s->kv), p_parts = tiles_parts(s->p);
+  const bool split = q_parts * kv_parts > 1;
+  const int64_t k_width = config_k_width(s, &i->config), v_width = config_v_width(s, &i->config);
+  const int64_t q = k_width * q_parts, p = p_parts > 2 ? p_parts * v[CFG_BLOCK_N] / 2 : 0;
+  const int64_t floats =
+      (q / 2 + v_width + 2) * v[CFG_BLOCK_M] + (2 * v[CFG_BLOCK_N] + p + 4) * tiles_rows(v[CFG_BLOCK_M]);
+  const int64_t finite = s->mask == MASK_FULL && !split ? 0 : 2 * v[CFG_BLOCK_N] * v_width * kv_parts;
+  const int64_t forward = 4 * (floats + TILE) + finite + (split ? 2 * TILE * q : 0);
   const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
-  const int64_t pack = 4 * TILE + 64 * width + (2 * longer + 63) / 64 * 64;
-  return forward > pack ? forward : pack;
+  const int64_t zeros = (longer * dtype_table[s->kv].bytes + 63) / 64 * 64;
+  const int64_t pack = 4 * 2 * TILE + 64 * v_width * kv_parts + zeros;
+  return forward + pack;
+}
+
+struct sizes {
+  int m, n;
+};
+
+// As many queries of an item as there are, and as leave enough items for some workers.
+static int shared_rows(const struct problem *p) {
+  const int64_t heads = p->batch > 0 && p->heads > 0 ? p->batch * p->heads : ITEMS;
+  int m = BLOCK_M_MAX;
+  while (m > ROWS && (p->q_len <= m / 2 || heads * ((p->q_len + m - 1) / m) < ITEMS)) m /= 2;
+  return m;
+}
+
+// Keys whose copies leave the second-level cache are read once for as many queries as may be (one core of a Xeon,
+// Granite Rapids: d128 of 8192 keys 1.13 times as fast with 256 x 256 as with 48 x 256, in f32 of 2048 keys 1.23 times
+// with 256 x 128 as with 32 x 128). Those that do not are faster in tiles of their own: 1.05 times.
+static struct sizes default_sizes(const struct spec *s, const struct problem *p, int width) {
+  const bool split = tiles_parts(s->q) * tiles_parts(s->kv) > 1, wide = width > 128;
+  const struct sizes few = {ROWS, 128}, more = {3 * TILE, 256};
+  if (!p || p->q_len < 0 || p->kv_len < 0)
+    return split ? (struct sizes){4 * ROWS, 128} : wide && s->mask == MASK_FULL ? more : few;
+  if (p->q_len <= TILE) return (struct sizes){TILE, 128};
+  if (split && p->kv_len * width * 2 * tiles_parts(s->kv) > CACHED_BYTES) return (struct sizes){shared_rows(p), 128};
+  if (!split && p->kv_len >= MANY_KEYS) return (struct sizes){shared_rows(p), 256};
+  return !split && wide && s->mask == MASK_FULL ? more : few;
+}
+
+// Copies of f16 and f32 are parts, and products of narrow rows are padded: where few queries share the copies vectors
+// are faster (Granite Rapids: f32 d16 and d64 of 64 queries on 2048 keys 0.96 and 0.76, d24 and 128 queries 1.07 and
+// 1.28 times as fast by tiles; f16 d8 0.94, d16 1.39).
+bool tiles_pay(const struct spec *s, const struct problem *p) {
+  static const struct { int width, rows, keys; } least[] = {[1] = {2, 0, 0}, [2] = {24, 0, 64}, [3] = {48, 128, 0}};
+  const int parts = tiles_parts(s->kv);
+  if (s->head_dim + s->head_dim_v < least[parts].width) return false;
+  if (!p || p->q_len < 0 || p->kv_len < 0) return true;
+  const int64_t group = p->heads > 0 && p->heads_kv > 0 ? p->heads / p->heads_kv : 1;
+  return group * p->q_len >= least[parts].rows && p->kv_len >= least[parts].keys;
 }
 
 static int check_range(const struct config *c, enum config_field f, const char *allowed, int step, int hi,
@@ -39,27 +110,21 @@ int tiles_resolve(const struct spec *s, const struct target *t, const struct pro
                   struct error *err) {
   struct config r = *c;
   if (!tiles_serve(s, t))
-    return fail(err, STROBE_INVALID,
-                "kernel tiles on %s with Q of %s and K and V of %s: must be prefill or decode; tiles are products of "
-                "bf16 on amxbf16",
-                t->name, dtype_table[s->q].name, dtype_table[s->kv].name);
+    return fail(err, STROBE_INVALID, "kernel tiles on %s: must be prefill or decode; amxbf16 alone has tiles", t->name);
   for (int f = 0; f < CFG_COUNT; f++)
     if (r.v[f] != CONFIG_UNSET && f != CFG_KERNEL && f != CFG_BLOCK_M && f != CFG_BLOCK_N && f != CFG_EXP)
       return fail(err, STROBE_INVALID,
                   "config field %s does not apply to kernel=tiles: leave it out, or take kernel=prefill or decode",
                   config_fields[f].name);
   r.v[CFG_KERNEL] = KERNEL_TILES;
-  // Many keys: larger tiles, as K and V come from beyond the second-level cache (one core of a Xeon, Granite Rapids:
-  // d128 of 8192 keys 1.10 times as fast with 48 x 256 as with 32 x 128; causal d128 of 2048 keys 0.90 times).
-  const int64_t queries = p ? p->q_len : -1, keys = p ? p->kv_len : -1;
-  const bool many = keys >= MANY_KEYS, wide = config_k_width(s, &r) + config_v_width(s, &r) > 128;
-  const bool large = s->mask == MASK_FULL ? wide || many : many;
-  if (r.v[CFG_BLOCK_M] == CONFIG_UNSET)
-    r.v[CFG_BLOCK_M] = queries >= 0 && queries <= TILE ? TILE : large && wide ? 3 * TILE : 2 * TILE;
-  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = large ? 256 : 128;
+  const struct sizes best = default_sizes(s, p, config_k_width(s, &r) + config_v_width(s, &r));
+  if (r.v[CFG_BLOCK_M] == CONFIG_UNSET) r.v[CFG_BLOCK_M] = best.m;
+  if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = best.n;
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
   int status = config_check_exp(t, r.v[CFG_EXP], err);
-  if (!status) status = check_range(&r, CFG_BLOCK_M, "16, 32, 48 or 64", TILE, BLOCK_M_MAX, err);
+  const int step = r.v[CFG_BLOCK_M] > ROWS_MAX ? ROWS : TILE;
+  if (!status)
+    status = check_range(&r, CFG_BLOCK_M, "16, 32, 48, 64 or a multiple of 32, up to 256", step, BLOCK_M_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 32, up to 512", BLOCK_N_STEP, BLOCK_N_MAX, err);
   if (!status) *c = r;
   return status;

@@ -16,6 +16,10 @@ static const struct isa_row avx512_rows[] = {
     {"horner", "$0 = _mm512_fmadd_ps($0, $1, $2)", "vfmadd213ps $0,$1,$2", 0, 1},
     {"scale_sub", "$0 = _mm512_fmsub_ps($0, $1, $2)", "vfmsub213ps $0,$1,$2", 0, 1},
     {"and", "$0 = _mm512_castsi512_ps(_mm512_and_si512($1i, $2i))", "vpandd $0,$1,$2", 0, 0},
+    {"upper_pair",
+     "$0 = _mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_srli_epi32($0i, 16), $1i, "
+     "_mm512_set1_epi32((int)0xffff0000u), 216))",
+     "vpsrld $0,$0,16; vpternlogd $0,$1,#0xffff0000,216", 0, 0},
     {"round", "$0 = _mm512_roundscale_ps($1, 8)", "vrndscaleps $0,$1,8", 0, 0},
     {"frac", "$0 = _mm512_reduce_ps($1, 8)", "vreduceps $0,$1,8", 0, 0},
     {"frac16", "$0 = _mm512_reduce_ps($1, 4 << 4 | 8)", "vreduceps $0,$1,72", 0, 0},

@@ -240,6 +240,11 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "v_width", config_v_width(s, &i->config));
   bind_int(b, "by_tiles", instance_by_tiles(i));
   bind_int(b, "pair", instance_pairs(i) ? 2 : 1);
+  const bool tiles = kernel == KERNEL_TILES;
+  bind_int(b, "sub_m", tiles ? tiles_rows(c[CFG_BLOCK_M]) : c[CFG_BLOCK_M]);
+  bind_int(b, "q_parts", tiles ? tiles_parts(s->q) : 1);
+  bind_int(b, "kv_parts", tiles ? tiles_parts(s->kv) : 1);
+  bind_int(b, "p_parts", tiles ? tiles_parts(s->p) : 1);
   bind_str(b, "q_type", dtype_table[s->q].name);
   bind_str(b, "kv_type", dtype_table[s->kv].name);
   bind_str(b, "o_type", dtype_table[s->o].name);

@@ -192,6 +192,12 @@ bool tiles_serve(const struct spec *s, const struct target *t);
 int tiles_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                   struct error *err);
 int64_t tiles_scratch_bytes(const struct instance *i);
+bool tiles_pay(const struct spec *s, const struct problem *p); // whether they are the faster choice
+int tiles_rows(int block_m);                                   // queries of each tile of a work item
+// Products of tiles for one multiply-add of the problem: 1 of bf16, 3.5 of f16, 6 of f32.
+double tiles_products(const struct spec *s);
+// Numbers of bf16 whose sum an element is: what matrix tiles multiply in its place.
+int tiles_parts(enum dtype d);
 
 // Whether K, V and Q are multiplied as pairs of bf16, accumulating in f32: both are bf16 and the target has the
 // instruction. Else they are widened to f32 (K and V once, when they are packed).

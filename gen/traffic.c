@@ -21,16 +21,17 @@ struct model {
 
 static struct model model_of(const struct problem *p, const struct instance *i) {
   const struct spec *s = &i->spec;
-  const bool pairs = spec_pairs(s, i->target);
-  const int bytes = pairs ? 2 : 4, k_width = config_k_width(s, &i->config), v_width = config_v_width(s, &i->config);
+  const bool tiles = config_kernel(&i->config) == KERNEL_TILES;
+  const int bytes = spec_pairs(s, i->target) ? 2 : 4, kv_bytes = tiles ? 2 * tiles_parts(s->kv) : bytes;
+  const int k_width = config_k_width(s, &i->config), v_width = config_v_width(s, &i->config);
   const double keys = (double)p->kv_len, step = key_step[config_kernel(&i->config)];
   return (struct model){.rows = (double)p->batch * (double)p->heads * (double)p->q_len,
                         .keys = (double)p->batch * (double)p->heads_kv * (double)p->kv_len,
                         .pairs = problem_flops(p) / (2.0 * (s->head_dim + s->head_dim_v)),
                         .padding = keys > 0 ? ceil(keys / step) * step / keys : 1,
                         .heads_per_kv = (double)p->heads / (double)p->heads_kv,
-                        .k_row = (double)k_width * bytes,
-                        .v_row = (double)v_width * bytes,
+                        .k_row = (double)k_width * kv_bytes,
+                        .v_row = (double)v_width * kv_bytes,
                         .q_row = (double)k_width * bytes,
                         .score = 4,
                         .p = bytes};

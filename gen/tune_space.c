@@ -32,7 +32,7 @@ static const struct axis decode_axes[] = {
 };
 
 static const struct axis tiles_axes[] = {
-    {CFG_BLOCK_M, 4, PER_VECTOR, {1, 2, 3, 4}},
+    {CFG_BLOCK_M, 6, PER_VECTOR, {1, 2, 3, 4, 8, 16}},
     {CFG_BLOCK_N, 6, 1, {64, 96, 128, 192, 256, 512}},
     {CFG_EXP, EXP_COUNT, 1, {EXP_TABLE1, EXP_TABLE2, EXP_POLY3, EXP_POLY5}},
 };

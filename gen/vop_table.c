@@ -30,10 +30,11 @@ const struct vop vop_table[] = {
     {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},    // x / 2^exponent, in [1, 2)
     {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},   // bf16 pairs: acc += lo lo + hi hi
     {"bf16_pair", "xsd", "$0.u = to_pair($1.f, $0.f)", false}, // f32 (hi in x, lo) -> bf16 pair in x; d is a temporary
-    {"zip1", "xx", "call:zip_within($0, $1, 1)", false},       // of every four lanes a0 b0 a1 b1; a2 b2 a3 b3
-    {"zip2", "xx", "call:zip_within($0, $1, 2)", false},       // of every four lanes a0 a1 b0 b1; a2 a3 b2 b3
-    {"deal4", "xx", "call:deal4($0, $1)", false}, // groups of four lanes: the even ones of both; the odd ones
-    {"zip16", "xx", "call:zip16($0, $1)", false}, // 16-bit elements interleaved: low half; high half
+    {"upper_pair", "xr", "$0.u = $0.u >> 16 | ($1.u & 0xffff0000u)", false}, // f32 cut off to a bf16 pair, a first
+    {"zip1", "xx", "call:zip_within($0, $1, 1)", false}, // of every four lanes a0 b0 a1 b1; a2 b2 a3 b3
+    {"zip2", "xx", "call:zip_within($0, $1, 2)", false}, // of every four lanes a0 a1 b0 b1; a2 a3 b2 b3
+    {"deal4", "xx", "call:deal4($0, $1)", false},        // groups of four lanes: the even ones of both; the odd ones
+    {"zip16", "xx", "call:zip16($0, $1)", false},        // 16-bit elements interleaved: low half; high half
     {"load_first", "dmi", "call:load_first($0, $1p, $2n)", false}, // lanes >= n are 0 and not read
     {"store_first", "mri", "call:store_first($0p, $1, $2n)", false},
     {"store_bf16", "mri", "call:store_bf16($0p, $1, $2n)", false}, // first n lanes, rounded to bf16

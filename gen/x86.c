@@ -34,6 +34,7 @@ static const struct mnemonic {
     {"vxorps", ID(VXORPS), true, FULL},
     {"vpandd", ID(VPANDD), true, FULL},
     {"vpord", ID(VPORD), true, FULL},
+    {"vpternlogd", ID(VPTERNLOGD), true, FULL},
     {"vpaddd", ID(VPADDD), true, FULL},
     {"vpsrld", ID(VPSRLD), true, FULL},
     {"vpslld", ID(VPSLLD), true, FULL},

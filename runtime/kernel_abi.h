@@ -45,7 +45,8 @@ struct strobe_args {
   const float *scale_q, *scale_k, *scale_v; // of 8-bit tensors
   const void *bias, *sinks;                 // added to scores; one more score per head
   float softcap;                            // scores are softcap tanh(s / softcap)
-  unsigned reserved;
+  unsigned workers; // 0: not known. n: scratch of worker i < n begins i * scratch_bytes (of the kernel) after the end
+                    // of the workspace, both rounded up to 64 bytes
 };
 
 // A kernel is a list of steps. Each step has items(args) independent work items, which any number of workers may share;

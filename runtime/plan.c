@@ -136,7 +136,8 @@ struct strobe_args plan_args(const struct strobe_plan *p) {
                               .kv_len = p->problem.kv_len,
                               .diagonal = problem_diagonal(&p->problem),
                               .diagonal_at_end = p->problem.spec.mask == MASK_CAUSAL,
-                              .scale = p->scale};
+                              .scale = p->scale,
+                              .workers = (unsigned)p->context->parallel.n_workers};
 }
 
 static bool round_up(int64_t bytes, size_t *out) {

@@ -168,6 +168,6 @@ double probe_tiles(const struct target *t, double ms) {
 }
 
 double probe_compute(const struct spec *s, const struct target *t, double ms) {
-  if (tiles_serve(s, t)) return probe_tiles(t, ms);
+  if (tiles_serve(s, t)) return probe_tiles(t, ms) / tiles_products(s);
   return spec_pairs(s, t) ? probe_bf16_dot(t, ms) : probe_fma(t, ms);
 }

@@ -25,7 +25,7 @@ static bool computes(const strobe_plan *plan, const float *result) {
 
 static bool plan_and_compute(strobe_context *ctx, int round) {
   // Kernels by turns: most rounds find one that another thread is making or has made.
-  static const char *const configs[] = {"block_n=128", "block_n=128,block_m=32", "block_n=128,prefetch=2"};
+  static const char *const configs[] = {"block_n=128", "block_n=128,block_m=32", "block_n=128,block_m=64"};
   const struct strobe_plan_options o = {.size = sizeof o, .config = configs[round % 3]};
   strobe_plan *plan;
   if (strobe_plan_create(ctx, problem, &o, &plan)) return false;

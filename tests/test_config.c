@@ -134,7 +134,7 @@ static void has_defaults(void **state) {
       {"d128:bf16", "amxbf16", "", "block_m=48,block_n=256,exp=table1,kernel=tiles"},
       {"d64:bf16:q2048k2048", "amxbf16", "", "block_m=32,block_n=128,exp=table1,kernel=tiles"},
       {"d128:bf16:causal:q2048k2048", "amxbf16", "", "block_m=32,block_n=128,exp=table1,kernel=tiles"},
-      {"d128:bf16:causal:q8192k8192", "amxbf16", "", "block_m=48,block_n=256,exp=table1,kernel=tiles"},
+      {"d128:bf16:causal:q8192k8192", "amxbf16", "", "block_m=256,block_n=256,exp=table1,kernel=tiles"},
       {"d64:bf16:h1q20k20", "amxbf16", "stages=1",
        "block_m=32,block_n=128,tile_n=4,stages=1,unroll=64,exp=table1,prefetch=8,pack_k=0,pack_v=1"},
       {"d64:bf16:h1q1k64", "amxbf16", "",
@@ -145,8 +145,15 @@ static void has_defaults(void **state) {
        "block_m=3,block_n=1344,exp=table1,prefetch=36,kernel=decode,block_h=12,split=0"},
       {"d128:bf16:h32/8q16k512", "amxbf16", "",
        "block_m=64,block_n=1024,exp=table1,prefetch=36,kernel=decode,block_h=1,split=0"},
-      {"d128:bf16:h32/8q16k511", "amxbf16", "", "block_m=16,block_n=256,exp=table1,kernel=tiles"},
-      {"d128:bf16:h32/8q17k9999", "amxbf16", "", "block_m=48,block_n=256,exp=table1,kernel=tiles"},
+      {"d128:bf16:h32/8q16k511", "amxbf16", "", "block_m=16,block_n=128,exp=table1,kernel=tiles"},
+      {"d128:f32:b1h8q2048k2048", "amxbf16", "", "block_m=256,block_n=128,exp=table2,kernel=tiles"},
+      {"d128:f32:b1h1q2048k2048", "amxbf16", "", "block_m=64,block_n=128,exp=table2,kernel=tiles"},
+      {"d128:f32:b1h8q512k512", "amxbf16", "", "block_m=32,block_n=128,exp=table2,kernel=tiles"},
+      {"d128:f16:b1h8q1024k1024", "amxbf16", "", "block_m=32,block_n=128,exp=table2,kernel=tiles"},
+      {"d64:q=f32,kv=bf16", "amxbf16", "", "block_m=128,block_n=128,exp=table2,kernel=tiles"},
+      {"d64:f32:h1q1k64", "amxbf16", "",
+       "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
+      {"d128:bf16:h32/8q17k9999", "amxbf16", "", "block_m=32,block_n=256,exp=table1,kernel=tiles"},
       {"d40:bf16:h32/8q16k512", "amxbf16", "", "block_m=16,block_n=128,exp=table1,kernel=tiles"},
       // Few rows of a KV head: the decode kernel, whose other fields are unset.
       {"d64:f32:q1", "avx512", "", "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
@@ -276,11 +283,14 @@ static void says_why_not(void **state) {
       {"d128:f32", "avx512", "kernel=decode,prefetch=2000", "must be 0 to 1024; 1024 is the nearest"},
       {"d128:bf16", "avx512", "pack_v=0", "pack_v 0 with head_dim_v 128 of bf16: 16-bit rows are widened to f32"},
       {"d128:q=f32,kv=f16", "avx512bf16", "pack_k=0", "pack_k 0 with head_dim 128 of f16: 16-bit rows are widened"},
-      {"d64:f32", "amxbf16", "kernel=tiles", "must be prefill or decode; tiles are products of bf16 on amxbf16"},
+      {"d64:f32", "avx512", "kernel=tiles", "must be prefill or decode; amxbf16 alone has tiles"},
       {"d64:bf16", "avx512bf16", "kernel=tiles", "kernel tiles on avx512bf16"},
       {"d64:bf16", "amxbf16", "kernel=tiles,stages=2", "config field stages does not apply to kernel=tiles"},
       {"d64:bf16", "amxbf16", "block_m=24",
-       "block_m 24 with kernel=tiles: must be 16, 32, 48 or 64; 32 is the nearest"},
+       "block_m 24 with kernel=tiles: must be 16, 32, 48, 64 or a multiple of 32, up to 256; 32 is the nearest"},
+      {"d64:f32", "amxbf16", "block_m=80",
+       "block_m 80 with kernel=tiles: must be 16, 32, 48, 64 or a multiple of 32, up to 256; 96 is the nearest"},
+      {"d64:f16", "amxbf16", "block_m=288", "256 is the nearest"},
       {"d64:bf16", "amxbf16", "block_n=48", "block_n 48 with kernel=tiles: must be a multiple of 32, up to 512"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -348,7 +358,7 @@ static void check_decode(const struct spec *s, const struct target *t, const str
 
 static void check_tiles(const struct spec *s, const struct target *t, const struct config *c) {
   const int *v = c->v;
-  assert_true(t->tiles && v[CFG_BLOCK_M] % 16 == 0 && v[CFG_BLOCK_M] >= 16 && v[CFG_BLOCK_M] <= 64);
+  assert_true(t->tiles && v[CFG_BLOCK_M] % 16 == 0 && v[CFG_BLOCK_M] >= 16 && v[CFG_BLOCK_M] <= 256);
   assert_true(v[CFG_BLOCK_N] % 32 == 0 && v[CFG_BLOCK_N] >= 32 && v[CFG_BLOCK_N] <= 512);
   assert_true(v[CFG_STAGES] == CONFIG_UNSET && v[CFG_TILE_N] == CONFIG_UNSET && v[CFG_UNROLL] == CONFIG_UNSET);
   const int k_width = config_k_width(s, c), v_width = config_v_width(s, c);

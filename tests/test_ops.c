@@ -86,8 +86,10 @@ static bool any_of(const char *op, const char *const *names, size_t n) {
 }
 
 static bool may_lack(const struct target *t, const char *op) {
-  static const char *const pairs[] = {"dot", "bf16_pair"}, *const tables[] = {"lookup", "frac16", "scalef"},
-                           *const wide[] = {"fold8", "swap8", "zip16_low", "zip16_high", "zip4_low", "zip4_high"};
+  static const char *const pairs[] = {"dot", "bf16_pair", "upper_pair"},
+                           *const tables[] = {"lookup", "frac16", "scalef"}, *const wide[] = {"fold8",     "swap8",
+                                                                                              "zip16_low", "zip16_high",
+                                                                                              "zip4_low",  "zip4_high"};
   return (!t->bf16_dot && any_of(op, pairs, sizeof pairs / sizeof *pairs)) ||
          (!t->lookup && any_of(op, tables, sizeof tables / sizeof *tables)) ||
          (t->lanes < 16 && any_of(op, wide, sizeof wide / sizeof *wide));
@@ -132,6 +134,7 @@ static void render(const struct target *target, enum printer printer, struct buf
   struct error err = {0};
   struct instance in = {.target = target};
   config_clear(&in.config);
+  in.config.v[CFG_KERNEL] = KERNEL_PREFILL;
   assert_int_equal(problem_parse("d24:f32", &p, NULL), 0);
   in.spec = p.spec;
   assert_int_equal(config_resolve(&in.spec, target, NULL, &in.config, &err), 0);

@@ -6,15 +6,26 @@ $let own_keys = 0
 $let own_k = 0
 $let pack_k = 1
 $let pack_v = 1
-$let copied_keys = "padded_keys(a)"
+$# Elements of Q, K and V are sums of so many bf16; bf16 alone stay pairs as they are.
+$let split = q_parts * kv_parts > 1
+$let finds_wild = causal || split
+$let k_copied_q = k_width * q_parts
+$let k_copied = k_width * kv_parts
+$let v_copied = v_width * kv_parts
+$let p_apart = p_parts > 2
+$let copied_keys = kv_parts == 1 ? "padded_keys(a)" : join(I, 0..1, "", "padded_keys(a) * ${kv_parts}")
+$let head_copy = "(by_heads(a) ? 0 : batch * a->heads_kv + head_kv)"
 $let v_head = join(I, 0..1, "", "${copied_keys} * ${v_width}")
+$# A work item may be several tiles, which share what they read of K and V.
+$let item_m = block_m
+$let block_m = sub_m
 $let cols = block_m / lanes
 $let not_prescaled = 1
 $let not_scaled = 1
 $let c_t = "unsigned short"
 $let c_type = "bf16"
-$let kv_t = "unsigned short"
-$let q_t = "unsigned short"
+$let kv_t = kv_type == "f32" ? "float" : "unsigned short"
+$let q_t = q_type == "f32" ? "float" : "unsigned short"
 $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let q_as = ""
 $let q_units = k_width / 2
@@ -23,9 +34,11 @@ $let exp_by_rows = 0
 $let exp_columns = 1
 $let rest_step = 32
 $let panels = 0
-$let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
+$let tile_of_head = "(item % tiles)"
+$# Columns of queries whose accumulators are in registers at a time: beside parts of K and V not more than two.
+$let group = split && cols % 2 == 0 ? 2 : cols
 $# Rows of V^T that PV takes at a time: four accumulators, or as many columns of queries.
-$let most_rows = max(4 / cols, 1)
+$let most_rows = split ? 1 : max(4 / cols, 1)
 $let pv_rows = v_width / 16 % most_rows == 0 ? most_rows : v_width / 16 % 2 == 0 && most_rows > 2 ? 2 : 1
 $include "cpu/prologue.inc"
 $constants
@@ -36,7 +49,10 @@ $include "cpu/lengths.inc"
 
 $include "cpu/tiles_pack.inc"
 
-$include "cpu/pack_q.inc"
+$if split
+  $include "cpu/tiles_pack_q.inc"
+$else
+  $include "cpu/pack_q.inc"
 
 $include "cpu/start.inc"
 
@@ -55,8 +71,6 @@ $include "cpu/find_tile.inc"
 $include "cpu/tiles_edge.inc"
 
 $include "cpu/epilogue.inc"
-
-$include "cpu/tiles.inc"
 
 $include "cpu/larger.inc"
 
