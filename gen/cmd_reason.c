@@ -122,19 +122,21 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
 // What is different for the kernel of matrix tiles.
 static bool tiles_reason(const struct facts *f, enum config_field field, struct buf *out) {
   const int rows = tiles_rows(f->v[CFG_BLOCK_M]), parts = tiles_parts(f->spec->kv);
+  const bool split = tiles_products(f->spec) > 1;
   if (field == CFG_BLOCK_M && rows < f->v[CFG_BLOCK_M])
-    buf_printf(out, "%d tiles of %d queries share K and V of a block, which come from beyond the second-level cache",
-               f->v[CFG_BLOCK_M] / rows, rows);
+    buf_printf(out, "%d tiles of %d queries share what they read of K and V of a block", f->v[CFG_BLOCK_M] / rows,
+               rows);
   else if (field == CFG_BLOCK_M && f->q_len > rows)
     buf_printf(out, "%d tiles of S side by side; S of two blocks of %d KB stays in the cache", f->vectors,
                f->v[CFG_BLOCK_N] * rows * 4 / 1024);
   else if (field == CFG_BLOCK_N)
     buf_printf(out, "one rescale of O per %d keys", f->v[CFG_BLOCK_N]);
-  else if (field == CFG_KERNEL && parts == 1)
+  else if (field == CFG_KERNEL && !split)
     buf_str(out, "a product of tiles does the work of 256 multiply-adds of vectors");
   else if (field == CFG_KERNEL)
-    buf_printf(out, "%s is the sum of %d bf16, and %.3g products of tiles do the work of 256 multiply-adds of vectors",
-               dtype_table[f->spec->kv].name, parts, tiles_products(f->spec));
+    buf_printf(out,
+               "as sums of bf16 (K and V: of %d) %.3g products of tiles do the work of 256 multiply-adds of vectors",
+               parts, tiles_products(f->spec));
   else
     return false;
   return true;

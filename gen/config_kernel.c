@@ -45,7 +45,7 @@ static enum kernel_kind choose_kernel(const struct spec *s, const struct target 
   if (c->v[CFG_KERNEL] != CONFIG_UNSET || has_prefill_fields(c)) return config_kernel(c);
   if (decode_serves(s, t, p)) return KERNEL_DECODE;
   // Of the kernels that serve many rows prefill alone has prefetch.
-  const bool tiles = tiles_serve(s, t) && c->v[CFG_PREFETCH] == CONFIG_UNSET && tiles_pay(s, p);
+  const bool tiles = tiles_serve(s, t) && c->v[CFG_PREFETCH] == CONFIG_UNSET && tiles_take(c) && tiles_pay(s, p);
   return tiles ? KERNEL_TILES : KERNEL_PREFILL;
 }
 

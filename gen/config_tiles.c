@@ -98,6 +98,12 @@ bool tiles_pay(const struct spec *s, const struct problem *p) {
   return group * p->q_len >= least[parts].rows && p->kv_len >= least[parts].keys;
 }
 
+bool tiles_take(const struct config *c) {
+  const int m = c->v[CFG_BLOCK_M], n = c->v[CFG_BLOCK_N], step = m > ROWS_MAX ? ROWS : TILE;
+  return (m == CONFIG_UNSET || (m >= TILE && m <= BLOCK_M_MAX && m % step == 0)) &&
+         (n == CONFIG_UNSET || (n >= BLOCK_N_STEP && n <= BLOCK_N_MAX && n % BLOCK_N_STEP == 0));
+}
+
 static int check_range(const struct config *c, enum config_field f, const char *allowed, int step, int hi,
                        struct error *err) {
   const int x = c->v[f];

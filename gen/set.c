@@ -90,22 +90,14 @@ static int add_instance(struct kernel_set *set, const struct problem *p, const s
   return status ? status : append(set, &e, err);
 }
 
-// Whether the kernel would be like that of the target without dot products of pairs, or without tiles.
-static bool is_plain(const struct problem *p, const struct target *t, const struct set_line *fields) {
-  struct instance i = {.spec = p->spec, .target = t};
-  if (!t->vregs || !t->bf16_dot || spec_pairs(&p->spec, t)) return false;
-  config_clear(&i.config);
-  if (fields->config && config_parse(fields->config, &i.config, NULL)) return false;
-  return !config_resolve(&p->spec, t, p, &i.config, NULL) && !instance_by_tiles(&i);
-}
-
-// Every CPU target that can do it with a kernel of its own; if none can, what c99 says.
+// Every CPU target that can do it, but no dot products for a spec that has no use for them; if none can, what c99 says.
 static int add_everywhere(struct kernel_set *set, const struct problem *p, const struct set_line *fields, int line,
                           struct error *err) {
   int status = spec_supported(&p->spec, target_find("c99"), err);
   for (int i = 0; i < target_count && !status; i++) {
     const struct target *t = &target_table[i];
-    if (t->family == FAMILY_CPU && !is_plain(p, t, fields) && !spec_supported(&p->spec, t, NULL))
+    const bool plain = t->vregs && t->bf16_dot && !t->tiles && !spec_pairs(&p->spec, t); // like the target without
+    if (t->family == FAMILY_CPU && !plain && !spec_supported(&p->spec, t, NULL))
       status = add_instance(set, p, t, fields, line, err);
   }
   return status;

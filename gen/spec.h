@@ -158,8 +158,8 @@ void config_print(const struct config *c, const struct target *t,
 enum kernel_kind config_kernel(const struct config *c);
 // Whether its products are those of matrix tiles: kernel=tiles, and decode of enough rows where the target has them.
 bool instance_by_tiles(const struct instance *i);
-// Whether it multiplies pairs of bf16: what spec_pairs says, but for decode by vectors on a target with tiles, which
-// widens them.
+// Whether it multiplies pairs of bf16: all by tiles do, and else what spec_pairs says, but for decode by vectors on a
+// target with tiles, which widens them.
 bool instance_pairs(const struct instance *i);
 enum algo_kind config_algo(const struct config *c); // of a resolved config of prefill or tiles
 
@@ -193,8 +193,9 @@ int tiles_resolve(const struct spec *s, const struct target *t, const struct pro
                   struct error *err);
 int64_t tiles_scratch_bytes(const struct instance *i);
 bool tiles_pay(const struct spec *s, const struct problem *p); // whether they are the faster choice
-int tiles_rows(int block_m);                                   // queries of each tile of a work item
-// Products of tiles for one multiply-add of the problem: 1 of bf16, 3.5 of f16, 6 of f32.
+bool tiles_take(const struct config *c); // whether block_m and block_n, where they are given, are such that tiles work
+int tiles_rows(int block_m);             // queries of each tile of a work item
+// Products of tiles for one multiply-add of the problem: 1 of bf16, 6 of f32; f16 4 for QK, 3 for PV.
 double tiles_products(const struct spec *s);
 // Numbers of bf16 whose sum an element is: what matrix tiles multiply in its place.
 int tiles_parts(enum dtype d);

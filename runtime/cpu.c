@@ -77,7 +77,8 @@ static const struct target *best_target(const struct spec *s, bool tiles) {
   const struct target *best = NULL;
   for (int i = 0; i < target_count; i++) {
     const struct target *t = &target_table[i];
-    if (t->tiles && !(tiles && tiles_serve(s, t))) continue; // before the system is asked for tiles
+    if (t->tiles && !(tiles && tiles_serve(s, t) && tiles_pay(s, NULL)))
+      continue; // before the system is asked for tiles
     if (t->family != FAMILY_CPU || !cpu_has_target(t) || spec_supported(s, t, NULL)) continue;
     if (!best || rank(t, s) > rank(best, s)) best = t;
   }

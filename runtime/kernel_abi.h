@@ -45,8 +45,10 @@ struct strobe_args {
   const float *scale_q, *scale_k, *scale_v; // of 8-bit tensors
   const void *bias, *sinks;                 // added to scores; one more score per head
   float softcap;                            // scores are softcap tanh(s / softcap)
-  unsigned workers; // 0: not known. n: scratch of worker i < n begins i * scratch_bytes (of the kernel) after the end
-                    // of the workspace, both rounded up to 64 bytes
+
+  // Not for later: kernels by matrix tiles read it, for the workspace too. 0 is always right. n: the scratch of worker
+  // i < n begins i * scratch_bytes (of the kernel) after the end of the workspace, both rounded up to 64 bytes.
+  unsigned workers;
 };
 
 // A kernel is a list of steps. Each step has items(args) independent work items, which any number of workers may share;

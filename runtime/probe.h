@@ -18,8 +18,9 @@ double probe_bf16_dot(const struct target *t, double ms);
 // The same with products of tiles (tdpbf16ps, 16384 operations each). Without them probe_bf16_dot.
 double probe_tiles(const struct target *t, double ms);
 
-// What a kernel for s on t is held against: probe_tiles if t has tiles, probe_bf16_dot if t has the instruction and K
-// and V are bf16, else probe_fma.
+// What a kernel for s on t is held against: probe_tiles if t has tiles, over the products that a multiply-add of s
+// takes (kernels by vectors there: ask for cpu_best_vector_target), probe_bf16_dot if t has the instruction and K and V
+// are bf16, else probe_fma.
 double probe_compute(const struct spec *s, const struct target *t, double ms);
 
 // Read bandwidth over a buffer: 1, 2 or 4 streams, with and without software prefetch; the best is what a decode kernel

@@ -44,12 +44,13 @@ int64_t reference_visible(const struct spec *s, const struct strobe_args *args, 
 // l by l W, so o by (F + |ref|) W. eps(P) counts only if P is rounded before the second GEMM; l is the sum of unrounded
 // ones. eps is the unit roundoff: f32 2^-24 (eps(acc) of CUDA kernels 2^-23: tensor cores cut off), bf16 2^-8, f16
 // 2^-11; half(o) is what rounding may lose below o's normal range (f16: 2^-25). config NULL or with its exp kind unset:
-// the exp of libm, 2^-23 (CUDA kernels with P of bf16 that begin at 2^-48: half an ulp of that exponent more). keys: what the row sees. c: a sum of n terms of one sign, added in order, has a relative
-// rounding error of standard deviation 0.245 sqrt(n) eps (each addition's error is uniform within half an ulp of the
-// partial sum; Higham and Mary, SIAM J. Sci. Comput. 41, 2019, with lambda = 1), so sqrt(n) is 4 standard deviations;
-// the score's error goes into p through exp. 4 covers the few roundings (scale, maximum, product, division) that do not
-// depend on n. Errors that are not independent may exceed it, up to n eps: a sum of n equal terms, or n keys that are
-// each below half an ulp of a running sum that was not kept by blocks.
+// the exp of libm, 2^-23 (CUDA kernels with P of bf16 that begin at 2^-48: half an ulp of that exponent more). keys:
+// what the row sees. c: a sum of n terms of one sign, added in order, has a relative rounding error of standard
+// deviation 0.245 sqrt(n) eps (each addition's error is uniform within half an ulp of the partial sum; Higham and Mary,
+// SIAM J. Sci. Comput. 41, 2019, with lambda = 1), so sqrt(n) is 4 standard deviations; the score's error goes into p
+// through exp. 4 covers the few roundings (scale, maximum, product, division) that do not depend on n. Errors that are
+// not independent may exceed it, up to n eps: a sum of n equal terms, or n keys that are each below half an ulp of a
+// running sum that was not kept by blocks.
 double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
                          double magnitude);
 // |lse - ref| <= 4 eps(f32)|ref| + eps(acc)(c(keys) + c(head_dim) A) + eps(exp). The first term: scale log2 e and ln 2

@@ -68,10 +68,11 @@ STROBE_API void strobe_context_destroy(strobe_context *ctx);
 enum strobe_effort { STROBE_ESTIMATE = 0, STROBE_MEASURE = 1, STROBE_PATIENT = 2 };
 
 struct strobe_plan_options {
-  size_t size;        // sizeof (struct strobe_plan_options)
-  const char *target; // NULL: the best that this CPU can run. A plan of bf16 on a CPU with AMX asks Linux for its tiles
-                      // (arch_prctl): this process can then install no signal stack below 12 KB (sigaltstack)
-  const char *config; // "block_n=128,stages=2"; NULL: the heuristic
+  size_t size;         // sizeof (struct strobe_plan_options)
+  const char *target;  // NULL: the best that this CPU can run. A plan on a CPU with AMX (not of f16 and f32 of narrow
+                       // heads) asks Linux for its tiles (arch_prctl): this process can then install no signal stack
+                       // below 12 KB (sigaltstack)
+  const char *config;  // "block_n=128,stages=2"; NULL: the heuristic
   const char *backend; // NULL: the first that works of "code", "scalar", "builtin", "reference"; else that one alone
   float scale;         // 0: 1/sqrt(head_dim); use has_scale for a scale that is really 0
   int has_scale;       // 1: take scale as it is (finite)

@@ -146,6 +146,8 @@ static void has_defaults(void **state) {
       {"d128:bf16:h32/8q16k512", "amxbf16", "",
        "block_m=64,block_n=1024,exp=table1,prefetch=36,kernel=decode,block_h=1,split=0"},
       {"d128:bf16:h32/8q16k511", "amxbf16", "", "block_m=16,block_n=128,exp=table1,kernel=tiles"},
+      {"d64:f32:q2048k2048", "amxbf16", "block_n=48",
+       "block_m=64,block_n=48,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},
       {"d128:f32:b1h8q2048k2048", "amxbf16", "", "block_m=256,block_n=128,exp=table2,kernel=tiles"},
       {"d128:f32:b1h1q2048k2048", "amxbf16", "", "block_m=64,block_n=128,exp=table2,kernel=tiles"},
       {"d128:f32:b1h8q512k512", "amxbf16", "", "block_m=32,block_n=128,exp=table2,kernel=tiles"},
@@ -286,12 +288,13 @@ static void says_why_not(void **state) {
       {"d64:f32", "avx512", "kernel=tiles", "must be prefill or decode; amxbf16 alone has tiles"},
       {"d64:bf16", "avx512bf16", "kernel=tiles", "kernel tiles on avx512bf16"},
       {"d64:bf16", "amxbf16", "kernel=tiles,stages=2", "config field stages does not apply to kernel=tiles"},
-      {"d64:bf16", "amxbf16", "block_m=24",
+      {"d64:bf16", "amxbf16", "kernel=tiles,block_m=24",
        "block_m 24 with kernel=tiles: must be 16, 32, 48, 64 or a multiple of 32, up to 256; 32 is the nearest"},
-      {"d64:f32", "amxbf16", "block_m=80",
+      {"d64:f32", "amxbf16", "kernel=tiles,block_m=80",
        "block_m 80 with kernel=tiles: must be 16, 32, 48, 64 or a multiple of 32, up to 256; 96 is the nearest"},
-      {"d64:f16", "amxbf16", "block_m=288", "256 is the nearest"},
-      {"d64:bf16", "amxbf16", "block_n=48", "block_n 48 with kernel=tiles: must be a multiple of 32, up to 512"},
+      {"d64:f16", "amxbf16", "kernel=tiles,block_m=288", "256 is the nearest"},
+      {"d64:bf16", "amxbf16", "kernel=tiles,block_n=48",
+       "block_n 48 with kernel=tiles: must be a multiple of 32, up to 512"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct problem p;

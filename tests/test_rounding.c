@@ -32,7 +32,7 @@ static const struct row {
     {CFG_PREFETCH, KERNEL_DECODE, "kernel=decode,block_m=4", {"0", "3", "64"}},
     {CFG_BLOCK_H, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"1", "2", "5"}},
     {CFG_SPLIT, KERNEL_DECODE, "kernel=decode,block_m=4,block_n=64", {"0", "16", "48"}},
-    {CFG_BLOCK_M, KERNEL_TILES, "kernel=tiles,block_n=64", {"32", "16", "48", "64"}},
+    {CFG_BLOCK_M, KERNEL_TILES, "kernel=tiles,block_n=64", {"32", "16", "48", "96"}},
     {CFG_BLOCK_N, KERNEL_TILES, "kernel=tiles,block_m=16", {"32", "64", "128", "256"}},
     {CFG_EXP, KERNEL_TILES, "kernel=tiles,block_n=64", {"poly5", "poly3", "table1", "table2"}},
     {CFG_KERNEL, KERNEL_TILES, "block_m=16,block_n=64", {"tiles", "prefill"}},

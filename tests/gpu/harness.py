@@ -25,7 +25,7 @@ class Args(ctypes.Structure):
                 ("page_table", ctypes.c_void_p), ("page_table_stride", ctypes.c_longlong), ("page_rows", ctypes.c_longlong),
                 ("window_left", ctypes.c_longlong), ("window_right", ctypes.c_longlong), ("partial_m", ctypes.c_void_p),
                 ("partial_l", ctypes.c_void_p), ("scale_q", ctypes.c_void_p), ("scale_k", ctypes.c_void_p), ("scale_v", ctypes.c_void_p),
-                ("bias", ctypes.c_void_p), ("sinks", ctypes.c_void_p), ("softcap", ctypes.c_float), ("reserved", ctypes.c_uint)]
+                ("bias", ctypes.c_void_p), ("sinks", ctypes.c_void_p), ("softcap", ctypes.c_float), ("workers", ctypes.c_uint)]
 
 
 DTYPES = {"bf16": torch.bfloat16, "f16": torch.float16}
