@@ -201,7 +201,8 @@ static void print_legend(const struct demo *d) {
       "bound      derived error bound of that element; ratio: the largest error / bound of all elements of o, and of "
       "lse\n"
       "to stored  largest distance from the stored float64 outputs, of the inputs before they were rounded to bf16\n"
-      "GFLOP/s    median of bursts; %% peak: of multiply-adds (bf16: dot products) in registers, timed beside each "
+      "GFLOP/s    median of bursts; %% peak: of multiply-adds (bf16: dot products; AMX: tiles) in registers, timed "
+      "beside each "
       "burst\n");
   if (d->notes.data) printf("%s", d->notes.data);
   if (d->fallback) printf("random: %d long in place of %d, as plain C is slow\n", SHORT, LONG);

@@ -14,7 +14,7 @@ struct bar {
   const char *problem, *target; // target NULL: what a plan takes by itself
   int threads;
   enum measure as;
-  double resolve, aim; // must, and ought to reach; 0: nothing is said
+  double resolve, aim; // must, and ought to reach
 };
 static bool is_times(const struct bar *b) { return b->as == TIMES_ONE_THREAD; }
 
@@ -176,7 +176,7 @@ static int speed_up(const struct session *s, struct row *r, struct error *err) {
 // ---- reporting ----
 
 static const char *verdict(const struct row *r) {
-  return !r->bar->resolve ? "-" : r->measured >= r->bar->aim ? "aim" : r->measured >= r->bar->resolve ? "yes" : "no";
+  return r->measured >= r->bar->aim ? "aim" : r->measured >= r->bar->resolve ? "yes" : "no";
 }
 
 static void add_row(struct table *t, const struct row *r, const struct bench_summary *m, const char *problem) {
@@ -191,9 +191,8 @@ static void add_row(struct table *t, const struct row *r, const struct bench_sum
   table_cell(t, CELL_PLAIN, "%s", m->unit);
   table_cell(t, style, format, r->measured);
   table_cell(t, CELL_PLAIN, "%s", is_times(r->bar) ? "x 1 thread" : "% of peak");
-  const char *bar = r->bar->resolve ? "%g" : "-";
-  table_cell(t, CELL_PLAIN, bar, r->bar->resolve);
-  table_cell(t, CELL_PLAIN, bar, r->bar->aim);
+  table_cell(t, CELL_PLAIN, "%g", r->bar->resolve);
+  table_cell(t, CELL_PLAIN, "%g", r->bar->aim);
   table_cell(t, style, "%s", verdict(r));
   table_cell(t, CELL_FAINT, "%.1f", m->spread);
 }

@@ -98,16 +98,20 @@ bool tiles_pay(const struct spec *s, const struct problem *p) {
   return group * p->q_len >= least[parts].rows && p->kv_len >= least[parts].keys;
 }
 
+static bool is_step(int x, int step, int hi) { return x >= step && x <= hi && x % step == 0; }
+
+static int block_m_step(int block_m) { return block_m > ROWS_MAX ? ROWS : TILE; }
+
 bool tiles_take(const struct config *c) {
-  const int m = c->v[CFG_BLOCK_M], n = c->v[CFG_BLOCK_N], step = m > ROWS_MAX ? ROWS : TILE;
-  return (m == CONFIG_UNSET || (m >= TILE && m <= BLOCK_M_MAX && m % step == 0)) &&
-         (n == CONFIG_UNSET || (n >= BLOCK_N_STEP && n <= BLOCK_N_MAX && n % BLOCK_N_STEP == 0));
+  const int m = c->v[CFG_BLOCK_M], n = c->v[CFG_BLOCK_N];
+  return (m == CONFIG_UNSET || is_step(m, block_m_step(m), BLOCK_M_MAX)) &&
+         (n == CONFIG_UNSET || is_step(n, BLOCK_N_STEP, BLOCK_N_MAX));
 }
 
 static int check_range(const struct config *c, enum config_field f, const char *allowed, int step, int hi,
                        struct error *err) {
   const int x = c->v[f];
-  if (x >= step && x <= hi && x % step == 0) return STROBE_OK;
+  if (is_step(x, step, hi)) return STROBE_OK;
   return fail(err, STROBE_INVALID, "%s %d with kernel=tiles: must be %s; %lld is the nearest", config_fields[f].name, x,
               allowed, (long long)nearest_multiple(x, step, step, hi));
 }
@@ -128,7 +132,7 @@ int tiles_resolve(const struct spec *s, const struct target *t, const struct pro
   if (r.v[CFG_BLOCK_N] == CONFIG_UNSET) r.v[CFG_BLOCK_N] = best.n;
   if (r.v[CFG_EXP] == CONFIG_UNSET) r.v[CFG_EXP] = (int)config_default_exp(s, t);
   int status = config_check_exp(t, r.v[CFG_EXP], err);
-  const int step = r.v[CFG_BLOCK_M] > ROWS_MAX ? ROWS : TILE;
+  const int step = block_m_step(r.v[CFG_BLOCK_M]);
   if (!status)
     status = check_range(&r, CFG_BLOCK_M, "16, 32, 48, 64 or a multiple of 32, up to 256", step, BLOCK_M_MAX, err);
   if (!status) status = check_range(&r, CFG_BLOCK_N, "a multiple of 32, up to 512", BLOCK_N_STEP, BLOCK_N_MAX, err);
