@@ -110,7 +110,7 @@ static bool decode_reason(const struct facts *f, enum config_field field, struct
     buf_str(out, "one KV head, or too many rows of each");
   else if (field == CFG_PREFETCH && f->v[CFG_PREFETCH])
     buf_str(out, f->by_tiles             ? "a tile of 32 keys is there before it is read"
-                 : f->v[CFG_BLOCK_H] > 1 ? "of all heads, before a tile of them is read, and once more twice as far"
+                 : f->v[CFG_BLOCK_H] > 1 ? "of all heads, before a tile of them is read"
                                          : "rows come from memory, once");
   else if (field == CFG_PREFETCH)
     buf_str(out, "vectors are loops of a compiler's, which has no prefetch");

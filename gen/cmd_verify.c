@@ -30,7 +30,8 @@ static const struct option_row rows[] = {
 static void defaults(void *options) { ((struct verify_options *)options)->seed = 1; }
 
 static const char *const quick[] = {"normal", "ramp-up", "spikes", "one-hot", "outliers", "nan", "inf"};
-enum { N_QUICK = sizeof quick / sizeof *quick, PAD = 3 };
+enum { N_QUICK = sizeof quick / sizeof *quick };
+static const int64_t pads[] = {0, 3}; // elements after each row, in turn: without any, heads lie side by side
 
 // A backend that runs plain loops would need minutes for what the others do in seconds: above this many floating-point
 // operations it gets the first kind only, unless kinds or backends were asked for.
@@ -88,7 +89,7 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
                                     .kind = &input_kinds[k],
                                     .seed = (uint64_t)s->opt->seed,
                                     .layout = (enum layout)layout,
-                                    .pad = PAD,
+                                    .pad = pads[(k + layout) % 2],
                                     .scale = default_scale(&p->spec),
                                     .whole_blocks = on->target && on->target->family == FAMILY_CUDA,
                                     .kv_lens = s->kv_lens};

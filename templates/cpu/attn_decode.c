@@ -40,17 +40,19 @@ $let rows = quads * 4 + rest
 $let row_tiles = by_tiles ? rows / s_rows : quads + (rest > 0)
 $# Heads side by side are read together: so many at a time, four keys of K and side_keys of V; vectors to a cache line.
 $let side = prefetch && !by_tiles ? side_keys : 0
-$let side_heads = quads > 1 ? 1 : quads ? 2 : 4
+$# Four rows of what is widened take K key by key: 4 heads of a key to a vector of S.
+$let by_key = side && kv_as != "" && quads == 1
+$let side_heads = quads > 1 ? 1 : quads && !by_key ? 2 : 4
 $let side_tiles = max(quads, 1)
 $let side_line = 64 / (unit * kv_bytes)
-$# S of a head: a cache line more than its rows take, that the heads' are not in the same set of L1.
-$let s_head = rows * block_n + 16
+$# S of so many keys of a head: those of all heads lie side by side, then come the next keys. Stores to as many pages as heads cost decode of f16 a tenth.
+$let s_tile = rows * keys
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
 $# Of matrix tiles: Q once more, by pairs of elements; two times V of 32 keys by pairs of keys, of so many columns.
 $let q_tiles_bytes = by_tiles ? q_bytes : 0
 $let pair_bytes = by_tiles ? (head_dim_v / 16 % 4 == 0 ? 8192 : 4096) : 0
 $assert block_n % keys == 0, "block_n must be a multiple of ${keys}"
-$assert q_bytes + q_tiles_bytes + pair_bytes + 4 * block_h * (s_head + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
+$assert q_bytes + q_tiles_bytes + pair_bytes + 4 * block_h * (rows * block_n + rows * o_pitch + 3 * row_tiles * lanes) + 384 <= scratch_bytes, "scratch is too small"
 $include "cpu/prologue.inc"
 $constants
 
@@ -75,9 +77,14 @@ $# Keys of a row in a vector of S.
 $let side_span = lanes / first_rows
 $if side
   $let tm = first_rows
-  $include "cpu/decode_qk_side.inc"
+  $if by_key
+    $include "cpu/decode_qk_by_key.inc"
 
-  $include "cpu/decode_pv_side.inc"
+    $include "cpu/decode_pv_by_key.inc"
+  $else
+    $include "cpu/decode_qk_side.inc"
+
+    $include "cpu/decode_pv_side.inc"
 $if by_tiles
   $include "cpu/decode_tiles.inc"
 $for TM in 0..3
