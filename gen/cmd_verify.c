@@ -275,8 +275,8 @@ const struct verb verb_verify = {
     .name = "verify",
     .operands = "[PROBLEM]...",
     .about = "compare every kernel this CPU can run with a double-precision oracle",
-    .details = "Inputs are random and adversarial, in both layouts, with NaN between the rows. err is the largest "
-               "error in units of\n"
+    .details = "Inputs are random and adversarial, in both layouts, every other time with NaN between the rows. "
+               "err is the largest error in units of\n"
                "its bound, which is derived, not fitted. Sizes that a PROBLEM leaves out: batch 1, 1 head, q_len 1024, "
                "kv_len = q_len.",
     .example = "  $ strobe verify d64:f32:causal:b2h4/2q100k100\n"

@@ -10,8 +10,8 @@ enum {
   SPLIT_BYTES = 4 << 20,        // of K and V: less is not worth a merge
   SPLIT_MAX = 1 << 20,          //
   KEYS = 16,                    // scores are made for so many keys at a time
-  WIDENED_KEYS = 8,             // of V at a time, of four rows that are widened
   TILE_KEYS = 32,               // the same by matrix tiles, which take as many elements of head_dim
+  WIDENED_KEYS = 8,             // of V at a time, for three or four rows and heads side by side, where V is widened
   PAIRED_BYTES = 8 * 1024,      // of V by tiles: two times 32 keys of 64 columns
   BLOCK_N_MAX = 65536,          //
   SCORE_BYTES = 256 * 1024,     // of a chunk: stays in L2
