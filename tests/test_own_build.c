@@ -22,6 +22,7 @@ static const char set_text[] = "d16:f32:causal    target=avx512,avx2,c99 set=blo
                                "d16:f32           target=c99,avx2 set=kernel=decode,block_m=1\n"
                                "d16:f32           target=c99 set=kernel=decode,block_m=4\n"
                                "d10v18:bf16:o=f32 target=c99,avx512bf16 set=block_n=32,stages=1\n"
+                               "d16:f16           target=amxbf16 printer=scalar set=kernel=decode,block_m=4,block_h=4\n"
                                "d64:bf16          target=sm90a\n";
 static const char small_text[] = "d16:f32:causal target=avx512,c99 set=block_n=32,stages=1\n";
 
