@@ -45,7 +45,7 @@ $let by_key = side && kv_as != "" && quads == 1
 $let side_heads = quads > 1 ? 1 : quads && !by_key ? 2 : 4
 $let side_tiles = max(quads, 1)
 $let side_line = 64 / (unit * kv_bytes)
-$# S of so many keys of a head: those of all heads lie side by side, then come the next keys. Stores to as many pages as heads cost decode of f16 a tenth.
+$# S of so many keys of a head: those of all heads lie side by side, then come the next keys. Stores to as many pages as heads cost QK of f16 a tenth.
 $let s_tile = rows * keys
 $let q_bytes = block_h * rows * q_pitch * (dot ? 2 : 4)
 $# Of matrix tiles: Q once more, by pairs of elements; two times V of 32 keys by pairs of keys, of so many columns.
@@ -79,12 +79,10 @@ $if side
   $let tm = first_rows
   $if by_key
     $include "cpu/decode_qk_by_key.inc"
-
-    $include "cpu/decode_pv_by_key.inc"
   $else
     $include "cpu/decode_qk_side.inc"
 
-    $include "cpu/decode_pv_side.inc"
+  $include "cpu/decode_pv_side.inc"
 $if by_tiles
   $include "cpu/decode_tiles.inc"
 $for TM in 0..3
