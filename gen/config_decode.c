@@ -112,7 +112,7 @@ static int default_block_n(const struct spec *s, const struct target *t, int blo
 // Keys of V that the template reads at a time where heads lie side by side; 0: all keys of a tile of one head after the
 // other. More rows take more keys, that O goes through the cache less often, and that unrolled must fit the instruction
 // cache. What has to be widened is bound by arithmetic from three rows on, and then one head after the other is faster:
-// so on AMD's Zen 4, but not on CPUs that have matrix tiles (1.08 times, f16, d128, a Xeon).
+// so on AMD's Zen 4, but not on CPUs that have matrix tiles (1.04 times, f16, d128, a Xeon).
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h) {
   const bool pairs = spec_pairs(s, t) && s->head_dim % 2 == 0 && s->head_dim_v % 2 == 0;
   const bool as_is = s->kv == DT_F32 || (pairs && !t->tiles);
