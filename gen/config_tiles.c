@@ -41,8 +41,8 @@ double tiles_products(const struct spec *s) {
 int tiles_rows(int block_m) { return block_m > ROWS_MAX ? ROWS : block_m; }
 
 // Of each query Q^T in pairs, O^T and two statistics; of those of one tile S of two blocks, P where it is longer than S
-// and four statistics; a line; where they are needed, a block of V without Inf and NaN, and Q in parts. While K and V
-// are copied: pairs of 32 rows of V, and a row of zeros.
+// and four statistics; a line; where it is needed, a block of V without Inf and NaN. While K and V are copied: pairs of
+// 32 rows of V, or of what is cut into parts 16 x 16 elements; and a row of zeros.
 int64_t tiles_scratch_bytes(const struct instance *i) {
   const struct spec *s = &i->spec;
   const int *v = i->config.v;
@@ -53,11 +53,9 @@ int64_t tiles_scratch_bytes(const struct instance *i) {
   const int64_t floats =
       (q / 2 + v_width + 2) * v[CFG_BLOCK_M] + (2 * v[CFG_BLOCK_N] + p + 4) * tiles_rows(v[CFG_BLOCK_M]);
   const int64_t finite = s->mask == MASK_FULL && !split ? 0 : 2 * v[CFG_BLOCK_N] * v_width * kv_parts;
-  const int64_t forward = 4 * (floats + TILE) + finite + (split ? 2 * TILE * q : 0);
   const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
   const int64_t zeros = (longer * dtype_table[s->kv].bytes + 63) / 64 * 64;
-  const int64_t pack = 4 * 2 * TILE + 64 * v_width * kv_parts + zeros;
-  return forward + pack;
+  return 4 * (floats + TILE) + finite + (split ? 4 * TILE * TILE : 64 * v_width) + zeros;
 }
 
 struct sizes {
@@ -87,10 +85,10 @@ static struct sizes default_sizes(const struct spec *s, const struct problem *p,
 }
 
 // Copies of f16 and f32 are parts, and products of narrow rows are padded: where few queries share the copies vectors
-// are faster (Granite Rapids: f32 d16 and d64 of 64 queries on 2048 keys 0.96 and 0.76, d24 and 128 queries 1.07 and
-// 1.28 times as fast by tiles; f16 d8 0.94, d16 1.39).
+// are faster (Granite Rapids: f32 d64 and d128 of 64 queries on 2048 keys 0.97 and 0.74, of 72 1.48 and 1.26 times as
+// fast by tiles, as vectors take 64 queries at a time; d16 and d24 of 512 on 512 0.98 and 1.10; f16 d8 0.90, d12 1.07).
 bool tiles_pay(const struct spec *s, const struct problem *p) {
-  static const struct { int width, rows, keys; } least[] = {[1] = {2, 0, 0}, [2] = {24, 0, 64}, [3] = {48, 128, 0}};
+  static const struct { int width, rows, keys; } least[] = {[1] = {2, 0, 0}, [2] = {24, 0, 64}, [3] = {48, 65, 0}};
   const int parts = tiles_parts(s->kv);
   if (s->head_dim + s->head_dim_v < least[parts].width) return false;
   if (!p || p->q_len < 0 || p->kv_len < 0) return true;
