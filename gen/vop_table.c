@@ -19,16 +19,16 @@ const struct vop vop_table[] = {
     {"round", "ds", "$0.f = round_to($1.f, 1.0f)", false},    // to the nearest integer, ties to even
     {"frac", "ds", "$0.f = frac_of($1.f, 1.0f)", false},      // x - round(x); 0 for +-inf
     {"frac16", "ds", "$0.f = frac_of($1.f, 0.0625f)", false}, // x - (x rounded to sixteenths); 0 for +-inf
-    // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer, b = c - a (0 for -inf). Below -252 any a down there will
+    // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer, b = c - a (0 for -inf). Below -126 any a down there will
     // do.
     {"exp2_split", "dds", "$1.f = frac_of($2.f, 1.0f), $0.f = round_to($2.f, 1.0f)", false},
-    {"exp2_scale", "drr", "$0.f = scalef2($1.f, $2.f)",
-     false},                                                // b 2^c, b in [1/2, 2), c an integer that exp2_split made
-    {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false}, // a * 2^floor(b)
-    {"lookup", "drc", "$0.u = $2[$1.u & 15]", false},       // entry number (low 4 bits of the lane)
-    {"exponent", "ds", "$0.f = exponentf($1.f)", false},    // floor(log2 |x|); -inf for 0
-    {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},    // x / 2^exponent, in [1, 2)
-    {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},   // bf16 pairs: acc += lo lo + hi hi
+    // b 2^c, b in [1/2, 2), c an integer that exp2_split made; below -126 it may be 0.
+    {"exp2_scale", "drr", "$0.f = scalef2($1.f, $2.f)", false},
+    {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false},    // a * 2^floor(b)
+    {"lookup", "drc", "$0.u = $2[$1.u & 15]", false},          // entry number (low 4 bits of the lane)
+    {"exponent", "ds", "$0.f = exponentf($1.f)", false},       // floor(log2 |x|); -inf for 0
+    {"mantissa", "ds", "$0.f = mantissaf($1.f)", false},       // x / 2^exponent, in [1, 2)
+    {"dot", "xrs", "$0.f += pair_dot($1.u, $2.u)", true},      // bf16 pairs: acc += lo lo + hi hi
     {"bf16_pair", "xsd", "$0.u = to_pair($1.f, $0.f)", false}, // f32 (hi in x, lo) -> bf16 pair in x; d is a temporary
     {"upper_pair", "xr", "$0.u = $0.u >> 16 | ($1.u & 0xffff0000u)", false}, // f32 cut off to a bf16 pair, a first
     {"zip1", "xx", "call:zip_within($0, $1, 1)", false}, // of every four lanes a0 b0 a1 b1; a2 b2 a3 b3

@@ -1,6 +1,5 @@
 $# Few queries: lanes = elements of head_dim, so that a vector of K or V is read once for all rows of a GQA group. Or by products of matrix tiles.
 $let decode = 1
-$let exp_columns = 1
 $# Pairs of bf16 are multiplied as they are; other storage types, and odd rows, are widened to f32 when they are loaded.
 $let dot = pair == 2 && head_dim % 2 == 0 && head_dim_v % 2 == 0
 $let pair = dot ? 2 : 1

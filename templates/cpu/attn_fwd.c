@@ -34,9 +34,6 @@ $# With stages = 2 the plain QK runs once per tile of queries: short code is wor
 $let first_steps = stages == 2 ? edge_steps : steps
 $# Whole blocks may be shorter by so many keys, which QK takes tile_n at a time, exp and PV four.
 $let rest_step = tile_n % 4 == 0 ? tile_n : tile_n % 2 == 0 ? 2 * tile_n : 4 * tile_n
-$# With few registers exp is not under QK: the columns of a row then go side by side.
-$let exp_by_rows = lanes == 8 && !exp_is_table
-$let exp_columns = 1
 $let rest_steps = min(pv_steps, 4 / pair)
 $let ldk = pack_k ? k_width : "k_stride"
 $let ldv = pack_v ? v_width * pair : "v_stride"

@@ -30,8 +30,6 @@ $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let q_as = ""
 $let q_units = k_width / 2
 $let uses_load_first = 1
-$let exp_by_rows = 0
-$let exp_columns = 1
 $let rest_step = 32
 $let panels = 0
 $let tile_of_head = "(item % tiles)"

@@ -482,7 +482,8 @@ KERNEL void exp_block(float *score, const float *m, float *l, int first, int las
   {
     sum0 = _mm512_setzero_ps();
   }
-  for (int t = first; t < last; t += 2) {
+  int t = first;
+  for (; t + 2 <= last; t += 2, score += 32) {
     __m512 x;
     __m512 y;
     __m512 u;
@@ -515,7 +516,6 @@ KERNEL void exp_block(float *score, const float *m, float *l, int first, int las
       sum0 = _mm512_add_ps(sum0, x);
       _mm512_storeu_ps(score + 16, x);
     }
-    score += 32;
   }
   {
     sum0 = _mm512_add_ps(sum0, _mm512_loadu_ps(l));
