@@ -27,15 +27,13 @@ static const struct isa_row rows[] = {
      "vmovups t0,#0x4b000000; vminps t0,t0,$1; vmovups t1,#0xcb000000; vmaxps t0,t1,t0; vroundps t1,t0,8; "
      "vsubps $0,t0,t1",
      2, 0},
-    // Not below -127, where 2^a is 0. Adding 1.5 2^23 rounds, on more ports than vroundps. b is not the register of a
-    // or c.
-    {"exp2_split",
-     "$0 = _mm256_max_ps(_mm256_set1_ps(-127.0f), $2); $1 = $0; $0 = _mm256_round_ps($0, 8); "
-     "$1 = _mm256_sub_ps($1, $0)",
-     "vmovups $1,#0xc2fe0000; vmaxps $1,$1,$2; vaddps $0,$1,#0x4b400000; vsubps $0,$0,#0x4b400000; vsubps $1,$1,$0", 0,
+    // Not below -127, where 2^a is 0. a is more by 1.5 2^23 + 127: that addition rounds, on more ports than vroundps,
+    // and leaves the exponent of 2^a in the low bits. b is not the register of a or c.
+    {"exp2_split", "exp2_split_ps(&$0, &$1, $2)",
+     "vmovups $1,#0xc2fe0000; vmaxps $1,$1,$2; vaddps $0,$1,#0x4b40007f; vsubps t0,$0,#0x4b40007f; vsubps $1,$1,t0", 1,
      0},
-    // Adding 1.5 2^23 + 127 leaves the exponent of 2^c in the low bits, 0 for -127. a is not the register of b.
-    {"exp2_scale", "$0 = exp2_scale_ps($1, $2)", "vaddps $0,$2,#0x4b40007f; vpslld $0,$0,23; vmulps $0,$1,$0", 0, 1},
+    // a is not the register of b.
+    {"exp2_scale", "$0 = exp2_scale_ps($1, $2)", "vpslld $0,$2,23; vmulps $0,$1,$0", 0, 1},
     // A denormal is scaled by 2^23 first. Infinities and NaN pass; 0 gives -inf.
     {"exponent", "$0 = exponent_ps($1)",
      "vmovups t0,$1; vandps t0,t0,#0x7fffffff; vmulps t1,t0,#0x4b000000; vcmpps t2,t0,#0x00800000,17; vblendvps "

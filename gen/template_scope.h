@@ -6,7 +6,7 @@
 #include "template.h"
 #include "template_file.h"
 
-enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 64, MAX_JOIN = 16 };
+enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 80, MAX_JOIN = 16 };
 
 struct binding {
   int symbol, hidden; // the binding of the same name that this one shadows, -1: none

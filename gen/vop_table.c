@@ -19,10 +19,10 @@ const struct vop vop_table[] = {
     {"round", "ds", "$0.f = round_to($1.f, 1.0f)", false},    // to the nearest integer, ties to even
     {"frac", "ds", "$0.f = frac_of($1.f, 1.0f)", false},      // x - round(x); 0 for +-inf
     {"frac16", "ds", "$0.f = frac_of($1.f, 0.0625f)", false}, // x - (x rounded to sixteenths); 0 for +-inf
-    // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer, b = c - a (0 for -inf). Below -126 any a down there will
-    // do.
+    // 2^c = 2^a 2^b, for c <= 0: a = c to the nearest integer (of two either), in whatever form exp2_scale takes it,
+    // b = c - a (0 for -inf). Below -126 any a down there will do.
     {"exp2_split", "dds", "$1.f = frac_of($2.f, 1.0f), $0.f = round_to($2.f, 1.0f)", false},
-    // b 2^c, b in [1/2, 2), c an integer that exp2_split made; below -126 it may be 0.
+    // b 2^c, b in [1/2, 2), c of exp2_split; below -126 it may be 0.
     {"exp2_scale", "drr", "$0.f = scalef2($1.f, $2.f)", false},
     {"scalef", "drr", "$0.f = scalef2($1.f, $2.f)", false},    // a * 2^floor(b)
     {"lookup", "drc", "$0.u = $2[$1.u & 15]", false},          // entry number (low 4 bits of the lane)

@@ -46,8 +46,9 @@ struct strobe_args {
   const void *bias, *sinks;                 // added to scores; one more score per head
   float softcap;                            // scores are softcap tanh(s / softcap)
 
-  // Not for later: kernels by matrix tiles read it, for the workspace too. 0 is always right. n: the scratch of worker
-  // i < n begins i * scratch_bytes (of the kernel) after the end of the workspace, both rounded up to 64 bytes.
+  // Not for later: kernels of which workers copy K and V read it, for the workspace too. 0 is always right. n: the
+  // scratch of worker i < n begins i * scratch_bytes (of the kernel) after the end of the workspace, both rounded up to
+  // 64 bytes.
   unsigned workers;
 };
 

@@ -37,6 +37,7 @@ struct test_kernel {
   const struct strobe_kernel *kernel;
   struct jit_module *module; // NULL: the kernel is not libtcc's
   const char *from;          // then, what compiled it
+  unsigned workers;          // as strobe_args has them
 };
 
 // ---- what is being run, for a test that ends in a fault: cmocka reports the signal, the teardown where ----
@@ -55,7 +56,7 @@ static inline void set_current(const struct test_kernel *k, const struct verify_
   verify_case_print(c, &text);
   buf_str(&text, ", printer ");
   buf_str(&text, k->module ? printer_names[k->printer] : k->from);
-  buf_printf(&text, ", %s, ", k->instance.target->name);
+  buf_printf(&text, ", %s, %u workers, ", k->instance.target->name, k->workers);
   config_print(&k->instance.config, k->instance.target, &text);
   snprintf(current, sizeof current, "%s", text.failed ? "a case" : text.data);
   buf_free(&text);
@@ -155,15 +156,20 @@ static inline void guarded_free(struct guarded *g) {
   guard_free(&guard_sides[g->side], g->data, g->all);
 }
 
-// All steps on this thread, the second half of the items first: nothing may depend on their order.
+// All steps on this thread, the second half of the items first, as the last worker if there are several: nothing may
+// depend on their order. Scratch memory stands alone, or follows the workspace where the number of workers says so.
 static inline void run_steps(const struct strobe_kernel *k, const struct strobe_args *tensors, enum guard_side side) {
   struct strobe_args args = *tensors;
-  struct guarded shared = guarded_new(k->workspace_bytes(&args), side), own = guarded_new(k->scratch_bytes, side);
+  const int64_t whole = (k->workspace_bytes(&args) + 63) / 64 * 64, each = (k->scratch_bytes + 63) / 64 * 64;
+  struct guarded shared = guarded_new(args.workers ? whole + args.workers * each : k->workspace_bytes(&args), side);
+  struct guarded own = guarded_new(args.workers ? 0 : k->scratch_bytes, side);
+  unsigned char *const first = args.workers ? shared.data + whole : own.data;
+  unsigned char *const last = args.workers ? first + (args.workers - 1) * each : own.data;
   args.workspace = shared.data;
   for (unsigned i = 0; i < k->n_steps; i++) {
     const strobe_i64 n = k->step[i].items(&args), half = n / 2;
-    if (half < n) k->step[i].run(&args, half, n, own.data);
-    if (half > 0) k->step[i].run(&args, 0, half, own.data);
+    if (half < n) k->step[i].run(&args, half, n, last);
+    if (half > 0) k->step[i].run(&args, 0, half, first);
   }
   guarded_free(&shared);
   guarded_free(&own);
@@ -198,6 +204,7 @@ static inline void check_tensors(const struct test_kernel *k, const struct verif
 static inline void check_case(const struct test_kernel *k, const struct verify_case *c, enum guard_side side,
                               int64_t rows) {
   struct tensors t = guarded_tensors(c, side);
+  t.args.workers = k->workers;
   set_current(k, c);
   protect_inputs(&t);
   run_steps(k->kernel, &t.args, side);

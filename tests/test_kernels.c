@@ -65,7 +65,9 @@ static void run_case(const struct test_kernel *k, const struct spec *s, int64_t 
   struct verify_case c = case_for(s, q_len, kv_len, finite);
   const int64_t lens[2] = {draw(6, (int)kv_len + 1), draw(7, (int)kv_len + 1)};
   if (c.problem.batch == 2 && draw(8, 3) == 0) c.kv_lens = lens;
-  check_case(k, &c, (enum guard_side)draw(5, 2), ROWS);
+  struct test_kernel by = *k;
+  by.workers = (unsigned)draw(9, 4);
+  check_case(&by, &c, (enum guard_side)draw(5, 2), ROWS);
   cases_run++;
 }
 
@@ -211,7 +213,8 @@ static int64_t own_keys(const struct strobe_kernel *k) {
   return 0;
 }
 
-// Up to so many keys each worker copies V (stages=1: and K), beyond them a step does; with copies of K and without.
+// Up to so many keys each worker copies V (stages=1: and K) to scratch memory, beyond them to the workspace, or a step
+// does; with copies of K and without.
 static void either_side_of_own_copies(void **state) {
   (void)state;
   if (!STROBE_TCC) skip();

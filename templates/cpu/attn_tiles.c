@@ -72,6 +72,8 @@ $include "cpu/epilogue.inc"
 
 $include "cpu/larger.inc"
 
+$include "cpu/worker_of.inc"
+
 $include "cpu/tiles_forward.inc"
 
 const struct strobe_kernel ${symbol} = {

@@ -27,8 +27,22 @@ static unsigned begin_flush(void) {
 
 static void end_flush(unsigned mode) { _mm_setcsr(mode); }
 
-// Whether workers copy what they read of V and K themselves.
+// So few that copies of V and K fit into scratch memory.
 static int few_keys(const struct strobe_args *a) { return a->kv_len <= 2048; }
+
+// Whether a work item is all queries of a KV head: where that keeps all workers busy. Each then copies the head itself, over the one before,
+// and finds it in a near cache.
+static int by_heads(const struct strobe_args *a) {
+  const strobe_i64 heads = a->batch * a->heads_kv, workers = a->workers;
+  if (few_keys(a)) return 0;
+  return workers == 1 || (workers && heads >= 4 * workers && (heads % workers == 0 || heads >= 16 * workers));
+}
+
+// KV heads of which there are copies at a time.
+static strobe_i64 copied_heads(const struct strobe_args *a) { return by_heads(a) ? a->workers : a->batch * a->heads_kv; }
+
+// Whether workers copy what they read of V and K themselves.
+static int copies_own(const struct strobe_args *a) { return few_keys(a) || by_heads(a); }
 
 // Keys of a sequence.
 static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
@@ -39,12 +53,12 @@ static strobe_i64 sequence_keys(const struct strobe_args *a, strobe_i64 batch) {
 
 static strobe_i64 packed_k_bytes(const struct strobe_args *a) {
   if (few_keys(a)) return 0;
-  return (a->batch * a->heads_kv * a->kv_len * 128 + 63) / 64 * 64;
+  return (copied_heads(a) * a->kv_len * 128 + 63) / 64 * 64;
 }
 
 static strobe_i64 packed_v_bytes(const struct strobe_args *a) {
   if (few_keys(a)) return 0;
-  return (a->batch * a->heads_kv * (a->kv_len * 32) * 4 + 63) / 64 * 64;
+  return (copied_heads(a) * (a->kv_len * 32) * 4 + 63) / 64 * 64;
 }
 
 // n rows of 32 f32 to rows of 32 f32.
@@ -79,9 +93,9 @@ static void pack_v_across(const float *v, strobe_i64 stride, strobe_i64 next, st
   }
 }
 
-// Work items: as many as there are KV blocks of every KV head. Of so few keys workers copy K and V themselves.
+// Work items: as many as there are KV blocks of every KV head. None if workers copy K and V themselves.
 static strobe_i64 pack_items(const struct strobe_args *a) {
-  if (few_keys(a)) return 0;
+  if (copies_own(a)) return 0;
   return a->batch * a->heads_kv * ((a->kv_len + 31) / 32);
 }
 
@@ -116,7 +130,13 @@ static strobe_i64 workspace_bytes(const struct strobe_args *a) {
   return packed_k_bytes(a) + packed_v_bytes(a);
 }
 
-// A worker's own copies, used where keys are few: of the rows k and v of a head of so many keys, the first n_k and n_v.
+// Which worker it is that has this scratch memory, where their number is known.
+static strobe_i64 worker_of(const struct strobe_args *a, const void *scratch) {
+  const strobe_i64 workspace = (workspace_bytes(a) + 63) / 64 * 64;
+  return ((const char *)scratch - (const char *)a->workspace - workspace) / 563520;
+}
+
+// A worker's own copies, if used: of the rows k and v of a head of so many keys, the first n_k and n_v.
 struct own {
   int used;
   strobe_i64 keys;
@@ -128,8 +148,9 @@ struct own {
   strobe_i64 n_v;
 };
 
-static void own_begin(const struct strobe_args *a, void *memory, struct own *own) {
-  own->used = few_keys(a);
+// In the workspace if a worker has whole heads, else in memory at the end of its scratch.
+static void own_begin(const struct strobe_args *a, const void *scratch, void *memory, struct own *own) {
+  own->used = copies_own(a);
   own->keys = 0;
   own->k = 0;
   own->k_copy = memory;
@@ -137,6 +158,11 @@ static void own_begin(const struct strobe_args *a, void *memory, struct own *own
   own->v = 0;
   own->n_v = 0;
   own->v_copy = own->k_copy + 65536;
+  if (by_heads(a)) {
+    const strobe_i64 worker = worker_of(a, scratch);
+    own->k_copy = (float *)a->workspace + worker * a->kv_len * 32;
+    own->v_copy = (float *)((char *)a->workspace + packed_k_bytes(a)) + worker * (a->kv_len * 32);
+  }
 }
 
 // Forgets another head.
@@ -1220,9 +1246,14 @@ KERNEL void epilogue(const float *ot, const float *m, const float *l, float *o, 
   }
 }
 
-// Work items: tiles of 16 queries of every head.
+// Work items: tiles of 16 queries of every head, or all of a KV head.
 static strobe_i64 items(const struct strobe_args *a) {
+  if (by_heads(a)) return a->batch * a->heads_kv;
   return a->batch * a->heads * ((a->q_len + 15) / 16);
+}
+
+static strobe_i64 tiles_of_item(const struct strobe_args *a) {
+  return by_heads(a) ? a->heads / a->heads_kv * ((a->q_len + 15) / 16) : 1;
 }
 
 // n rows that are wanted soon, into the second-level cache.
@@ -1295,15 +1326,17 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
   const strobe_i64 tiles = (a->q_len + 15) / 16, group = a->heads / (a->heads_kv ? a->heads_kv : 1);
   scale[0] = a->scale * 1.44269504088896341f; // softmax in powers of two
   struct own own;
-  own_begin(a, scale + 16, &own);
+  own_begin(a, scratch, scale + 16, &own);
+  first *= tiles_of_item(a);
+  last *= tiles_of_item(a);
   for (strobe_i64 item = first; item < last; item++) {
     const strobe_i64 q0 = item % tiles * 16, head = item / tiles % a->heads, batch = item / tiles / a->heads;
     const strobe_i64 head_kv = head / group, n = a->q_len - q0 < 16 ? a->q_len - q0 : 16;
     const void *k_rows = (const float *)a->workspace + (batch * a->heads_kv + head_kv) * a->kv_len * 32;
-    if (few_keys(a)) k_rows = (const float *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
+    if (copies_own(a)) k_rows = (const float *)a->k.data + batch * a->k.batch_stride + head_kv * a->k.head_stride;
     const void *v_rows = (const float *)((char *)a->workspace + packed_k_bytes(a)) +
       (batch * a->heads_kv + head_kv) * (a->kv_len * 32);
-    if (few_keys(a)) v_rows = (const float *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
+    if (copies_own(a)) v_rows = (const float *)a->v.data + batch * a->v.batch_stride + head_kv * a->v.head_stride;
     const float *q = (const float *)a->q.data + batch * a->q.batch_stride + head * a->q.head_stride + q0 * a->q.row_stride;
     const strobe_i64 keys = sequence_keys(a, batch);
     const struct block_range blocks = visit(a, keys, q0, n);
