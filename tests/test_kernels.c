@@ -199,6 +199,11 @@ static void configs_agree_with_the_oracle(void **state) {
         made += run_spec(&s, t, configs[c], PRINTER_CODE, SOME_SHAPES);
         if (n == (c % 2 ? 1 : 3)) made += run_spec(&s, t, configs[c], PRINTER_SCALAR, FEW_SHAPES);
       }
+    // On a CPU without vectors: loops may refuse the one spec that they were tried with.
+    for (size_t n = 0; n < sizeof specs / sizeof *specs && !made; n++) {
+      const struct spec s = problem_of(specs[n]).spec;
+      made = run_spec(&s, target_find("c99"), configs[c], PRINTER_SCALAR, FEW_SHAPES);
+    }
     if (!made) fail_msg("no target takes %s", configs[c]);
   }
 }
