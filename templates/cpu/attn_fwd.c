@@ -58,7 +58,7 @@ $let finds_wild = 0
 $let head_copy = "(batch * a->heads_kv + head_kv)"
 $# Workers copy V of so few keys themselves, and K if it is copied and need not be there a tile ahead.
 $let own_k = own_keys && pack_k && stages == 1
-$# Of many keys, too, if a worker has all queries of a KV head. (Pairs are half as much to copy, and were slower that way.)
+$# Of many keys, too, if a worker has all queries of a KV head. (Pairs are half as much to copy, and gained nothing.)
 $let own_heads = own_keys && pair == 1
 $# Rows of Q and O are fetched beside products; lane loops have no prefetch.
 $let fetches_soon = stages == 2 && algo != "standard" && algo != "fa1" && printer != "scalar"

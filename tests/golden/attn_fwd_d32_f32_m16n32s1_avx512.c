@@ -1252,6 +1252,7 @@ static strobe_i64 items(const struct strobe_args *a) {
   return a->batch * a->heads * ((a->q_len + 15) / 16);
 }
 
+// Of one of them.
 static strobe_i64 tiles_of_item(const struct strobe_args *a) {
   return by_heads(a) ? a->heads / a->heads_kv * ((a->q_len + 15) / 16) : 1;
 }
