@@ -11,7 +11,6 @@ enum {
   DECODE_ROWS = 16, // up to this many query rows a kernel is held against reading
   MOST_COPIES = 512
 };
-static const double cold_bytes = 256e6;            // read before a tensor is read again, if it is held against reading
 static const double burst_s = 0.03, probe_ms = 10; // of a kernel, and of the probe on either side of it
 
 // ---- work ----
@@ -108,7 +107,7 @@ static int make_readers(struct bench_case *c, struct error *err) {
 
 static int make_tensors(struct bench_case *c, enum layout layout, uint64_t seed, struct error *err) {
   const bool cold = c->problem.q_len <= DECODE_ROWS;
-  const double copies = cold ? cold_bytes / least_bytes(c) + 1 : 1;
+  const double copies = cold ? probe_cold_bytes() / least_bytes(c) + 1 : 1;
   c->copies = copies > MOST_COPIES ? MOST_COPIES : (int64_t)copies;
   c->tensors = calloc((size_t)c->copies, sizeof *c->tensors);
   if (!c->tensors) return fail(err, STROBE_NO_MEMORY, "no memory for the tensors of a problem");

@@ -39,6 +39,10 @@ double probe_reader_run(struct probe_reader *r, double ms);
 const char *probe_reader_best(const struct probe_reader *r); // "2 streams, prefetch"
 void probe_reader_free(struct probe_reader *r);
 
+// What has to be read before a byte is read again, so that it comes from memory: twice the last-level cache, 256 MB if
+// that is more, but at most a quarter of this machine's memory.
+double probe_cold_bytes(void);
+
 // Monotonic clock in seconds.
 double probe_clock(void);
 

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { PIECE = 64 * 1024, AHEAD = 8 * 1024, VARIANTS = 6 }; // bytes read between looks at the clock; prefetch distance
 enum { ROUNDS = 5, STEP = 4 * PIECE };                      // of the variants, in turn: a slow moment must not decide
@@ -131,4 +132,14 @@ void probe_reader_free(struct probe_reader *r) {
   if (!r) return;
   free(r->own);
   free(r);
+}
+
+double probe_cold_bytes(void) {
+  double bytes = 256e6;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+  const double caches = 2.0 * (double)sysconf(_SC_LEVEL3_CACHE_SIZE);
+  if (caches > bytes) bytes = caches;
+#endif
+  const double most = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE) / 4;
+  return most > 0 && most < bytes ? most : bytes;
 }

@@ -156,6 +156,36 @@ static inline void guarded_free(struct guarded *g) {
   guard_free(&guard_sides[g->side], g->data, g->all);
 }
 
+// Whether vector registers are as SSE code wants them: what comes after a step would be slow on Intel CPUs else.
+#if defined(__x86_64__)
+__attribute__((target("avx"))) static inline bool upper_halves_are_zero(void) {
+  unsigned char any[16];
+  __asm__ volatile("vextractf128 $1, %%ymm0, %%xmm0\n\t"
+                   ".irp r, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n\t"
+                   "vextractf128 $1, %%ymm\\r, %%xmm\\r\n\t"
+                   "vorps %%xmm\\r, %%xmm0, %%xmm0\n\t"
+                   ".endr\n\t"
+                   "vmovups %%xmm0, %0\n\t"
+                   "vzeroupper"
+                   : "=m"(any)
+                   :
+                   : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11",
+                     "xmm12", "xmm13", "xmm14", "xmm15");
+  for (int i = 0; i < 16; i++)
+    if (any[i]) return false;
+  return true;
+}
+static inline bool leaves_vectors_clean(void) { return !__builtin_cpu_supports("avx") || upper_halves_are_zero(); }
+#else
+static inline bool leaves_vectors_clean(void) { return true; }
+#endif
+
+static inline void run_step(const struct strobe_step *step, const struct strobe_args *a, int64_t first, int64_t last,
+                            void *scratch) {
+  step->run(a, first, last, scratch);
+  if (!leaves_vectors_clean()) fail_msg("%s left upper halves of vector registers: %s", step->name, current);
+}
+
 // All steps on this thread, the second half of the items first, as the last worker if there are several: nothing may
 // depend on their order. Scratch memory stands alone, or follows the workspace where the number of workers says so.
 static inline void run_steps(const struct strobe_kernel *k, const struct strobe_args *tensors, enum guard_side side) {
@@ -168,8 +198,8 @@ static inline void run_steps(const struct strobe_kernel *k, const struct strobe_
   args.workspace = shared.data;
   for (unsigned i = 0; i < k->n_steps; i++) {
     const strobe_i64 n = k->step[i].items(&args), half = n / 2;
-    if (half < n) k->step[i].run(&args, half, n, last);
-    if (half > 0) k->step[i].run(&args, 0, half, first);
+    if (half < n) run_step(&k->step[i], &args, half, n, last);
+    if (half > 0) run_step(&k->step[i], &args, 0, half, first);
   }
   guarded_free(&shared);
   guarded_free(&own);

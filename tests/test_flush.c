@@ -1,4 +1,4 @@
-// Denormals: a P that is one flushes to zero (templates/cpu/flush.inc), whatever the caller's mode of rounding, and
+// Denormals: a P that is one flushes to zero (templates/cpu/around_step.inc), whatever the caller's mode of rounding, and
 // that mode is the caller's again afterwards, flags included.
 #include "kernels.h" // before cmocka.h, which has a macro named fail
 

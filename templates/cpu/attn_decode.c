@@ -55,7 +55,7 @@ $assert q_bytes + q_tiles_bytes + pair_bytes + 4 * block_h * (rows * block_n + r
 $include "cpu/prologue.inc"
 $constants
 
-$include "cpu/flush.inc"
+$include "cpu/around_step.inc"
 
 $include "cpu/lengths.inc"
 
@@ -138,22 +138,24 @@ $if split
 static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a)${split ? " * splits(a)" : ""} : 0; }
 
 $if split
-  // What every row has of each split: O, m and l, to be merged.
+  static strobe_i64 all_rows(const struct strobe_args *a) { return a->batch * a->heads * a->q_len; }
+
+  // What every row has of each split: O, m and l, to be merged. Those of a split lie together, as a work item writes them.
   static strobe_i64 workspace_bytes(const struct strobe_args *a) { // for any strides
     const strobe_i64 most = splits_of(a, ${split});
-    return most > 1 ? a->batch * a->heads * a->q_len * most * ${4 * (o_pitch + 2)} : 0;
+    return most > 1 ? all_rows(a) * most * ${4 * (o_pitch + 2)} : 0;
   }
 
   struct partial {
     float *o, *m, *l;
   };
 
-  static struct partial partial_of(const struct strobe_args *a, strobe_i64 row, strobe_i64 part) {
-    const strobe_i64 all = a->batch * a->heads * a->q_len * splits(a), at = row * splits(a) + part;
+  static struct partial partial_of(const struct strobe_args *a, strobe_i64 row, strobe_i64 part, strobe_i64 parts) {
+    const strobe_i64 rows = all_rows(a), at = part * rows + row;
     struct partial p;
     p.o = (float *)a->workspace + at * ${o_pitch};
-    p.m = (float *)a->workspace + all * ${o_pitch} + at;
-    p.l = p.m + all;
+    p.m = (float *)a->workspace + parts * rows * ${o_pitch} + at;
+    p.l = p.m + parts * rows;
     return p;
   }
 $else
@@ -188,21 +190,22 @@ $include "cpu/decode_forward.inc"
 $if split
 
   // Rows whose keys were split: each is O = sum of 2^(m - largest) O over sum of 2^(m - largest) l, in the order of the splits.
-  static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? a->batch * a->heads * a->q_len : 0; }
+  static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? all_rows(a) : 0; }
 
   static void merge(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
-    const unsigned mode = begin_flush();
+    const unsigned mode = begin_step();
     float *const ot = scratch, *const m = ot + ${o_pitch}, *const l = m + 16;
+    const strobe_i64 parts = splits(a), rows = all_rows(a);
     for (strobe_i64 row = first; row < last; row++) {
-      const struct partial p = partial_of(a, row, 0);
+      const struct partial p = partial_of(a, row, 0, parts);
       const strobe_i64 i = row % a->q_len, head = row / a->q_len % a->heads, batch = row / a->q_len / a->heads;
-      merge_statistics(p.m, p.l, splits(a), m, l);
-      merge_o(p.m, p.o, splits(a), ot);
+      merge_statistics(p.m, p.l, parts, rows, m, l);
+      merge_o(p.m, p.o, parts, rows, ot);
       epilogue(ot, m, l, (${o_t} *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + i * a->o.row_stride,
         a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0,
         visible(a, sequence_keys(a, batch), i) ? ${lanes} : 0);
     }
-    end_flush(mode);
+    end_step(mode);
   }
 
 const struct strobe_kernel ${symbol} = {

@@ -73,7 +73,7 @@ $assert pack_v || (kv_as == "" && v_width == head_dim_v && pair == 1), "V must b
 $include "cpu/prologue.inc"
 $constants
 
-$include "cpu/flush.inc"
+$include "cpu/around_step.inc"
 
 $include "cpu/lengths.inc"
 

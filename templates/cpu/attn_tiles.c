@@ -41,7 +41,7 @@ $let pv_rows = v_width / 16 % most_rows == 0 ? most_rows : v_width / 16 % 2 == 0
 $include "cpu/prologue.inc"
 $constants
 
-$include "cpu/flush.inc"
+$include "cpu/around_step.inc"
 
 $include "cpu/lengths.inc"
 

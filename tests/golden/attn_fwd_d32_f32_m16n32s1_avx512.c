@@ -17,15 +17,16 @@ static const unsigned exp2_b1[16] = { // degree 2, linear term
 static const unsigned exp2_b2[16] = { // degree 2, quadratic term
   0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
   0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
+// What a step does first and last.
 // P of a score 87 or more below its row's maximum is denormal, and Intel CPUs are slow with those: scores of a trained model took 12 times as
 // long. In a step results flush to zero instead, whatever the caller's mode of rounding and exceptions.
-static unsigned begin_flush(void) {
+static unsigned begin_step(void) {
   const unsigned mode = _mm_getcsr();
   _mm_setcsr(0x9f80); // flush to zero, all exceptions masked, to nearest
   return mode;
 }
 
-static void end_flush(unsigned mode) { _mm_setcsr(mode); }
+static void end_step(unsigned mode) { _mm_setcsr(mode); }
 
 // So few that copies of V and K fit into scratch memory.
 static int few_keys(const struct strobe_args *a) { return a->kv_len <= 2048; }
@@ -101,6 +102,7 @@ static strobe_i64 pack_items(const struct strobe_args *a) {
 
 // An item is a KV block of one head, or, where the heads of a key lie side by side, a few keys of all heads.
 static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
+  const unsigned mode = begin_step();
   const strobe_i64 blocks = (a->kv_len + 31) / 32, parts = blocks * a->heads_kv;
   const int across = a->heads_kv > 1 && a->v.head_stride < a->v.row_stride;
   const strobe_i64 rows = across ? (a->kv_len + 2 * parts - 1) / (2 * parts) * 2 : 32;
@@ -124,6 +126,7 @@ static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last,
     else
       pack_v_block(v, a->v.row_stride, row, end, to);
   }
+  end_step(mode);
 }
 
 static strobe_i64 workspace_bytes(const struct strobe_args *a) {
@@ -1320,7 +1323,7 @@ static void fetch_own(const struct strobe_args *a, const struct own *own, strobe
 
 // FlashAttention-2 for one core: per tile of queries, O and the statistics m, l over the KV blocks.
 static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
-  const unsigned mode = begin_flush();
+  const unsigned mode = begin_step();
   float *const qt = scratch, *const s = qt + 512, *const ot = s + 512;
   float *const m = ot + 512, *const l = m + 16, *const alpha = l + 16;
   float *const block_max = alpha + 16, *const scale = block_max + 16;
@@ -1377,7 +1380,7 @@ static void forward(const struct strobe_args *a, strobe_i64 first, strobe_i64 la
     epilogue(ot, m, l, (float *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + q0 * a->o.row_stride,
       a->o.row_stride, n, blind(a, keys, q0, n), a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + q0 : 0);
   }
-  end_flush(mode);
+  end_step(mode);
 }
 
 const struct strobe_kernel attn_fwd_d32_f32_m16n32s1_avx512_d7942d5a = {
