@@ -17,16 +17,19 @@ static const unsigned exp2_b1[16] = { // degree 2, linear term
 static const unsigned exp2_b2[16] = { // degree 2, quadratic term
   0x3e75fc17u, 0x3e80700du, 0x3e861fc7u, 0x3e8c0ff3u, 0x3e92436eu, 0x3e98bd31u, 0x3e9f8059u, 0x3ea69027u,
   0x3eadeffeu, 0x3eb5a36au, 0x3ebdae1fu, 0x3ec613f9u, 0x3eced901u, 0x3ed8016fu, 0x3ee191a9u, 0x3eeb8e48u};
-// What a step does first and last.
-// P of a score 87 or more below its row's maximum is denormal, and Intel CPUs are slow with those: scores of a trained model took 12 times as
-// long. In a step results flush to zero instead, whatever the caller's mode of rounding and exceptions.
+// P of a score 87 or more below its row's maximum is denormal, and Intel CPUs are slow with those (a trained model: 12 times). In a step
+// results flush to zero instead, whatever the caller's mode of rounding and exceptions.
+// Vector registers are left as SSE code wants them.
 static unsigned begin_step(void) {
   const unsigned mode = _mm_getcsr();
   _mm_setcsr(0x9f80); // flush to zero, all exceptions masked, to nearest
   return mode;
 }
 
-static void end_step(unsigned mode) { _mm_setcsr(mode); }
+KERNEL void end_step(unsigned mode) {
+  _mm256_zeroupper();
+  _mm_setcsr(mode);
+}
 
 // So few that copies of V and K fit into scratch memory.
 static int few_keys(const struct strobe_args *a) { return a->kv_len <= 2048; }
