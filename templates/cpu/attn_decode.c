@@ -138,12 +138,13 @@ $if split
 static strobe_i64 items(const struct strobe_args *a) { return a->heads_kv ? a->batch * head_tiles(a) * row_tiles(a)${split ? " * splits(a)" : ""} : 0; }
 
 $if split
-  static strobe_i64 all_rows(const struct strobe_args *a) { return a->batch * a->heads * a->q_len; }
+  static strobe_i64 total_rows(const struct strobe_args *a) { return a->batch * a->heads * a->q_len; }
 
-  // What every row has of each split: O, m and l, to be merged. Those of a split lie together, as a work item writes them.
+  // What every row has of each split, to be merged: O of a split lie together, as a work item writes them; m and l of a row, as merge reads
+  // them.
   static strobe_i64 workspace_bytes(const struct strobe_args *a) { // for any strides
     const strobe_i64 most = splits_of(a, ${split});
-    return most > 1 ? all_rows(a) * most * ${4 * (o_pitch + 2)} : 0;
+    return most > 1 ? total_rows(a) * most * ${4 * (o_pitch + 2)} : 0;
   }
 
   struct partial {
@@ -151,11 +152,11 @@ $if split
   };
 
   static struct partial partial_of(const struct strobe_args *a, strobe_i64 row, strobe_i64 part, strobe_i64 parts) {
-    const strobe_i64 rows = all_rows(a), at = part * rows + row;
+    const strobe_i64 rows = total_rows(a), all = rows * parts;
     struct partial p;
-    p.o = (float *)a->workspace + at * ${o_pitch};
-    p.m = (float *)a->workspace + parts * rows * ${o_pitch} + at;
-    p.l = p.m + parts * rows;
+    p.o = (float *)a->workspace + (part * rows + row) * ${o_pitch};
+    p.m = (float *)a->workspace + all * ${o_pitch} + row * parts + part;
+    p.l = p.m + all;
     return p;
   }
 $else
@@ -190,16 +191,16 @@ $include "cpu/decode_forward.inc"
 $if split
 
   // Rows whose keys were split: each is O = sum of 2^(m - largest) O over sum of 2^(m - largest) l, in the order of the splits.
-  static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? all_rows(a) : 0; }
+  static strobe_i64 merge_items(const struct strobe_args *a) { return splits(a) > 1 ? total_rows(a) : 0; }
 
   static void merge(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
     const unsigned mode = begin_step();
     float *const ot = scratch, *const m = ot + ${o_pitch}, *const l = m + 16;
-    const strobe_i64 parts = splits(a), rows = all_rows(a);
+    const strobe_i64 parts = splits(a), rows = total_rows(a);
     for (strobe_i64 row = first; row < last; row++) {
       const struct partial p = partial_of(a, row, 0, parts);
       const strobe_i64 i = row % a->q_len, head = row / a->q_len % a->heads, batch = row / a->q_len / a->heads;
-      merge_statistics(p.m, p.l, parts, rows, m, l);
+      merge_statistics(p.m, p.l, parts, m, l);
       merge_o(p.m, p.o, parts, rows, ot);
       epilogue(ot, m, l, (${o_t} *)a->o.data + batch * a->o.batch_stride + head * a->o.head_stride + i * a->o.row_stride,
         a->lse ? a->lse + batch * a->lse_batch_stride + head * a->lse_head_stride + i : 0,
