@@ -289,14 +289,13 @@ const struct verb verb_bench = {
     .name = "bench",
     .operands = "[PROBLEM]...",
     .about = "time kernels, each beside the peak that this machine reaches at that moment",
-    .details =
-        "The peak is a loop in registers: of multiply-adds (f32), of bf16 dot products, or of products of\n"
-        "matrix tiles, over as many as a multiply-add of f16 or f32 takes; up to 16 query rows, of reads.\n"
-        "Then the kernel takes copies of its tensors in turn, twice the last-level cache or 256 MB of them, and\n"
-        "the reads go over as much.\n"
-        "percent is the median over runs of rate / peak beside it; spread is (slowest - fastest) / median.\n"
-        "--suite cpu: resolve is what a row has to reach, aim what it ought to, on a core with AVX-512 and\n"
-        "bf16 dot products; the peak is that of vectors, also where a plan takes matrix tiles.",
+    .details = "The peak is a loop in registers: of multiply-adds (f32), of bf16 dot products, or of products of\n"
+               "matrix tiles, over as many as a multiply-add of f16 or f32 takes; up to 16 query rows, of reads.\n"
+               "Then the kernel takes copies of its tensors in turn, twice the last-level cache or 256 MB of them\n"
+               "(512 at most, and a quarter of the memory), and the reads go over as much.\n"
+               "percent is the median over runs of rate / peak beside it; spread is (slowest - fastest) / median.\n"
+               "--suite cpu: resolve is what a row has to reach, aim what it ought to, on a core with AVX-512 and\n"
+               "bf16 dot products; the peak is that of vectors, also where a plan takes matrix tiles.",
     .example = "  $ strobe bench d128:bf16:b1h8q2048k2048 d64:f32:causal:b1h8q2048k2048 --json > bench.json\n"
                "  $ strobe bench d128:bf16:b1h8q2048k2048\n"
                "  problem                   target      config   ...     ms   rate   peak  unit     percent  spread\n"

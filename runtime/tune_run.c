@@ -10,7 +10,7 @@
 #include <time.h>
 
 enum { COPIES_MAX = 64, HEADS_APART = 16 };
-static const double cold_bytes = 128e6; // K and V of all copies: more than one core's share of a cache, and soon copied
+static const double cold_bytes = 128e6; // K and V of all copies: soon made; large last-level caches hold them in part
 const double tuner_run_s = 0.02;        // a run is made about this long at most
 
 // A thread alone is timed by its own clock: what else runs on the machine costs it little. The budget is the caller's

@@ -156,7 +156,7 @@ static inline void guarded_free(struct guarded *g) {
   guard_free(&guard_sides[g->side], g->data, g->all);
 }
 
-// Whether vector registers are as SSE code wants them: what comes after a step would be slow on Intel CPUs else.
+// Whether vector registers are as SSE code wants them (templates/cpu/around_step.inc).
 #if defined(__x86_64__)
 __attribute__((target("avx"))) static inline bool upper_halves_are_zero(void) {
   unsigned char any[16];

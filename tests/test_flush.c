@@ -1,5 +1,5 @@
-// Denormals: a P that is one flushes to zero (templates/cpu/around_step.inc), whatever the caller's mode of rounding, and
-// that mode is the caller's again afterwards, flags included.
+// Denormals: a P that is one flushes to zero (templates/cpu/around_step.inc), whatever the caller's mode of rounding,
+// and that mode is the caller's again afterwards, flags included.
 #include "kernels.h" // before cmocka.h, which has a macro named fail
 
 #if defined(__x86_64__)
