@@ -62,27 +62,27 @@ static void json_parses(void **state) {
   json_holds("explain d40:f32:q2048 --target avx512 --json",
              "d[\"predicted_percent\"] > 0.94 * d[\"predicted_percent_d128\"]");
   json_holds("explain d64:f32:q1k4096 --target avx512 --json", "\"predicted_percent\" not in d");
-  // Matrix tiles: the floor is in products of theirs. QK, with exp and without: 2 columns of 4 steps; PV of 4 steps and
-  // of 1: 2 x 2.
+  // Matrix tiles: the floor is in products of theirs. QK, with exp and without, with rows to fetch and without: 2
+  // columns of 4 steps; PV of 4 steps and of 1: 2 x 2.
   json_holds("explain d128:bf16:b1h2q1024k1024 --target amxbf16 --set kernel=tiles,block_m=32 --json",
              "d[\"floor_tile_products\"] * 16 * 16 * 32 == 2*1024*1024 * (128 + 128) and \"floor_slots\" not in d and "
-             "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 2 * 2*4, "
+             "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 4 * 2*4, "
              "\"pv\": (4 + 1) * 2*2} and sum(p[\"slots\"] for p in d[\"phases\"] if p[\"phase\"] == \"softmax\") > 0");
   // Of parts those products that tiles_products counts: 6 and 6 of f32, 4 and 3 of f16, 3 and 3 of the mixed one.
   json_holds(
       "explain d128:f32:b1h2q1024k1024 --target amxbf16 --set block_m=32 --json",
       "d[\"floor_tile_products\"] * 16 * 16 * 32 == 2*1024*1024 * 6 * (128 + 128) and "
-      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 2 * 2*4*6, "
+      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 4 * 2*4*6, "
       "\"pv\": (4 + 1) * 2*6}");
   json_holds(
       "explain d128:f16:b1h2q1024k1024 --target amxbf16 --set block_m=32 --json",
       "d[\"floor_tile_products\"] * 16 * 16 * 32 == 2*1024*1024 * (4*128 + 3*128) and "
-      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 2 * 2*4*4, "
+      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 4 * 2*4*4, "
       "\"pv\": (4 + 1) * 2*3}");
   json_holds(
       "explain d128:q=f32,kv=bf16:b1h2q1024k1024 --target amxbf16 --set block_m=32 --json",
       "d[\"floor_tile_products\"] * 16 * 16 * 32 == 2*1024*1024 * 3 * (128 + 128) and "
-      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 2 * 2*4*3, "
+      "{p[\"phase\"]: p[\"tile_products\"] for p in d[\"phases\"] if p[\"tile_products\"]} == {\"qk\": 4 * 2*4*3, "
       "\"pv\": (4 + 1) * 2*3}");
   json_holds("explain d128:bf16:b1h2q1024k1024 --target avx512bf16 --json",
              "d[\"floor_slots\"] * 16 * 2 == 2*1024*1024 * (128 + 128) and \"floor_tile_products\" not in d and "

@@ -13,15 +13,20 @@ $let k_copied_q = k_width * q_parts
 $let k_copied = k_width * kv_parts
 $let v_copied = v_width * kv_parts
 $let p_apart = p_parts > 2
-$let copied_keys = kv_parts == 1 ? "padded_keys(a)" : join(I, 0..1, "", "padded_keys(a) * ${kv_parts}")
-$let head_copy = "(by_heads(a) ? 0 : batch * a->heads_kv + head_kv)"
-$let v_head = join(I, 0..1, "", "${copied_keys} * ${v_width}")
 $# A work item may be several tiles, which share what they read of K and V.
 $let item_m = block_m
 $let block_m = sub_m
 $let cols = block_m / lanes
 $let not_prescaled = 1
 $let not_scaled = 1
+$# Lines of the longest row, and how many rows are fetched beside QK of 16 keys.
+$let q_bytes = q_type == "f32" ? 4 : 2
+$let kv_bytes = kv_type == "f32" ? 4 : 2
+$let o_bytes = o_type == "f32" ? 4 : 2
+$let row_lines = ceil_div(max(head_dim * max(q_bytes, kv_bytes), head_dim_v * max(o_bytes, kv_bytes)), 64)
+$let fetched = printer == "scalar" ? 0 : max(4, min(8, 32 / row_lines))
+$let soon_param = fetched ? ", struct soon *soon" : ""
+$let soon_arg = fetched ? ", &soon" : ""
 $let c_t = "unsigned short"
 $let c_type = "bf16"
 $let kv_t = kv_type == "f32" ? "float" : "unsigned short"
@@ -32,7 +37,6 @@ $let q_units = k_width / 2
 $let uses_load_first = 1
 $let rest_step = 32
 $let panels = 0
-$let tile_of_head = "(item % tiles)"
 $# Columns of queries whose accumulators are in registers at a time: beside parts of K and V not more than two.
 $let group = split && cols % 2 == 0 ? 2 : cols
 $# Rows of V^T that PV takes at a time: four accumulators, or as many columns of queries.
@@ -58,13 +62,16 @@ $include "cpu/start_rows.inc"
 
 $include "cpu/rescale.inc"
 
+$include "cpu/blocks.inc"
+
+$include "cpu/tiles_items.inc"
+
+$if fetched
+  $include "cpu/tiles_soon.inc"
+
 $include "cpu/tiles_qk.inc"
 
 $include "cpu/tiles_pv.inc"
-
-$include "cpu/blocks.inc"
-
-$include "cpu/find_tile.inc"
 
 $include "cpu/tiles_edge.inc"
 
