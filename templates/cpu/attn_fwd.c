@@ -54,7 +54,6 @@ $# The last row of V may lack the other of its pair.
 $let lone_row = pack_v && pair == 2
 $let zeros_param = lone_row ? ", const unsigned short *zeros" : ""
 $let zeros_arg = lone_row ? ", zeros" : ""
-$let finds_wild = 0
 $let head_copy = "(batch * a->heads_kv + head_kv)"
 $# Workers copy V of so few keys themselves, and K if it is copied and need not be there a tile ahead.
 $let own_k = own_keys && pack_k && stages == 1
