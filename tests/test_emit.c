@@ -173,6 +173,8 @@ static const struct emit_case {
     {"d32:f32:causal_top_left:b2h1q20k30", "c99", PRINTER_SCALAR},
     {"d32:bf16:b1h2q5k9", "c99", PRINTER_SCALAR},
     {"d32:f32:causal:b1h1q30k20", "avx512", PRINTER_SCALAR},
+    {"d16v128:bf16:o=f32:b1h1q40k100", "amxbf16", PRINTER_INTRIN}, // four rows fetched at a time
+    {"d32:bf16:causal:b1h2q40k100", "amxbf16", PRINTER_INTRIN},
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
 
