@@ -127,7 +127,7 @@ int decode_side_keys(const struct spec *s, const struct target *t, int block_m, 
 int decode_default_prefetch(const struct spec *s, const struct target *t, const struct config *c) {
   const int block_h = c->v[CFG_BLOCK_H], side = decode_side_keys(s, t, c->v[CFG_BLOCK_M], block_h);
   if (decode_by_tiles(s, t, c)) return TILE_KEYS + 4;
-  if (block_h > 1 && !side) return KEYS + 2;
+  if (block_h > 1 && !side) return KEYS + (t->lanes == 16 ? 8 : 2);
   const int row = (s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v) * dtype_table[s->kv].bytes;
   const int rows = side ? SIDE_BYTES / row / block_h : AHEAD_BYTES / row, least = side > 4 ? side : 4;
   return rows < least ? least : rows > 256 ? 256 : rows;

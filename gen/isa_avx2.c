@@ -92,8 +92,6 @@ static const struct isa_row rows[] = {
     {"pin", "PIN($0)", "", 0, 0},
     {"fold4", "$0 = _mm256_add_ps(_mm256_permute2f128_ps($1, $2, 32), _mm256_permute2f128_ps($1, $2, 49))",
      "vperm2f128 t0,$1,$2,32; vperm2f128 $0,$1,$2,49; vaddps $0,t0,$0", 1, 0},
-    {"fold2", "$0 = _mm256_add_ps(_mm256_shuffle_ps($1, $2, 68), _mm256_shuffle_ps($1, $2, 238))",
-     "vshufps t0,$1,$2,68; vshufps $0,$1,$2,238; vaddps $0,t0,$0", 1, 0},
     {"fold1", "$0 = _mm256_add_ps(_mm256_shuffle_ps($1, $2, 136), _mm256_shuffle_ps($1, $2, 221))",
      "vshufps t0,$1,$2,136; vshufps $0,$1,$2,221; vaddps $0,t0,$0", 1, 0},
     {"swap4", "$0 = _mm256_permute2f128_ps($1, $1, 1)", "vperm2f128 $0,$1,$1,1", 0, 0},

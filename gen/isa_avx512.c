@@ -77,8 +77,6 @@ static const struct isa_row avx512_rows[] = {
      "vshuff32x4 t0,$1,$2,68; vshuff32x4 $0,$1,$2,238; vaddps $0,t0,$0", 1, 0.3},
     {"fold4", "$0 = _mm512_add_ps(_mm512_shuffle_f32x4($1, $2, 136), _mm512_shuffle_f32x4($1, $2, 221))",
      "vshuff32x4 t0,$1,$2,136; vshuff32x4 $0,$1,$2,221; vaddps $0,t0,$0", 1, 0.3},
-    {"fold2", "$0 = _mm512_add_ps(_mm512_shuffle_ps($1, $2, 68), _mm512_shuffle_ps($1, $2, 238))",
-     "vshufps t0,$1,$2,68; vshufps $0,$1,$2,238; vaddps $0,t0,$0", 1, 0.3},
     {"fold1", "$0 = _mm512_add_ps(_mm512_shuffle_ps($1, $2, 136), _mm512_shuffle_ps($1, $2, 221))",
      "vshufps t0,$1,$2,136; vshufps $0,$1,$2,221; vaddps $0,t0,$0", 1, 0.3},
     {"swap8", "$0 = _mm512_shuffle_f32x4($1, $1, 78)", "vshuff32x4 $0,$1,$1,78", 0, 0},

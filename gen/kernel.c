@@ -308,7 +308,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                 .clock_ns = o->clock_ns,
                                 .stats = stats,
                                 .move = x86_mnemonic("vmovups", 7),
-                                .broadcast = x86_mnemonic("vbroadcastss", 12),
+                                .broadcast = x86_mnemonic(isa && isa->vex ? "vbroadcastss" : "vpbroadcastd", 12),
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;
     p->scope.masks_are_vregs = o->printer != PRINTER_SCALAR && isa->vex;

@@ -51,10 +51,9 @@ const struct vop vop_table[] = {
     {"prefetch_l2", "m", "", false},                   // soon, but not that soon: into the second-level cache
     {"pin", "x", "", false},                           // for C compilers: computed here, and no load moves across
     {"load_if", "dkm", "$0.u = $1 ? $2.u : 0", false}, // 0 in the lanes outside the mask, which are not read
-    // Horizontal sums: log2(lanes) folds of `lanes` vectors leave the sum of each in a lane of its own.
+    // Horizontal sums: fold1 twice, fold8 of 16 lanes, and fold4 leave the sums of `lanes` vectors in a lane each.
     {"fold8", "drr", "call:fold($0, $1, $2, 8)", false}, // sums of the halves of b, then of c
     {"fold4", "drr", "call:fold($0, $1, $2, 4)", false}, // the same within groups of eight lanes, b's groups first
-    {"fold2", "drr", "call:fold($0, $1, $2, 2)", false}, // within groups of four, b's and c's in turn
     {"fold1", "drr", "call:fold($0, $1, $2, 1)", false}, // neighbours; two of b, two of c
     {"swap8", "dr", "call:swap($0, $1, 8)", false},      // lane e = lane e ^ 8
     {"swap4", "dr", "call:swap($0, $1, 4)", false},

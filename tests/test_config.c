@@ -167,7 +167,7 @@ static void has_defaults(void **state) {
       {"d256:f32:h12/4q1", "avx512", "prefetch=0",
        "block_m=3,block_n=4096,exp=table2,prefetch=0,kernel=decode,block_h=4,split=0"},
       {"d64:f32:h8/2q5", "avx512", "kernel=decode",
-       "block_m=20,block_n=1632,exp=table2,prefetch=18,kernel=decode,block_h=2,split=0"},
+       "block_m=20,block_n=1632,exp=table2,prefetch=24,kernel=decode,block_h=2,split=0"},
       {"d64:f32:h64/1q8", "avx512", "",
        "block_m=64,block_n=1024,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
       {"d64:f32:h2/1q9", "avx512", "",
