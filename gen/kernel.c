@@ -308,6 +308,7 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
                                 .clock_ns = o->clock_ns,
                                 .stats = stats,
                                 .move = x86_mnemonic("vmovups", 7),
+                                // of 512 bits vbroadcastss takes a vector pipe beside the load (Zen 4)
                                 .broadcast = x86_mnemonic(isa && isa->vex ? "vbroadcastss" : "vpbroadcastd", 12),
                                 .rows = rows};
     for (int c = 0; c < vconst_count; c++) p->vconst_line[c] = -1;

@@ -64,7 +64,7 @@ struct printer_state {
   uint32_t table_bits[64][16];                        // lines of 64 bytes
   int table_lines, literal[MAX_LITERALS], n_literals; // a literal: 16 * line + entry
   int vconst_line[32];
-  int move, broadcast; // mnemonics of vmovups and vbroadcastss
+  int move, broadcast; // mnemonics of vmovups and of a broadcast from memory
   struct {             // VEX: what registers that are not declared hold, by number
     bool live;
     struct operand operand; // OPD_BCAST or OPD_LITERAL
