@@ -1,5 +1,5 @@
 // Which config fields change a rounding: README's table against gen/config_rounding.c, and that against kernels. Fields
-// that never do give the same bits at all values; those that may do so at some.
+// that never do give the same bits at all values; those that may do so at some. The place of a key never does.
 #include "kernels.h" // before cmocka.h, which has a macro named fail
 
 enum { MOST_VALUES = 6, BATCH = 1, HEADS = 2, HEADS_KV = 1, Q_LEN = 70, KV_LEN = 230 };
@@ -59,6 +59,19 @@ static struct tensors tensors_for(const struct spec *s) {
   return guarded_tensors(&c, GUARD_AFTER);
 }
 
+static struct bits run(const struct test_kernel *k, struct tensors *in) {
+  const struct verify_case c = {.problem = {.spec = in->spec}, .kind = input_kind_find("large")};
+  set_current(k, &c);
+  tensors_poison(in);
+  run_steps(k->kernel, &in->args, GUARD_AFTER);
+  current[0] = 0;
+  struct bits b = {malloc(in->bytes[TENSOR_O]), malloc(in->bytes[TENSOR_LSE])};
+  assert_true(b.o && b.lse);
+  memcpy(b.o, in->memory[TENSOR_O], in->bytes[TENSOR_O]);
+  memcpy(b.lse, in->memory[TENSOR_LSE], in->bytes[TENSOR_LSE]);
+  return b;
+}
+
 static struct bits bits_of(const struct spec *s, const struct target *t, const struct row *r, const char *value,
                            struct tensors *in) {
   char config[120];
@@ -67,16 +80,8 @@ static struct bits bits_of(const struct spec *s, const struct target *t, const s
   const bool made =
       cpu_has_target(t) ? make_best_kernel(s, t, config, &k) : make_kernel(s, t, config, PRINTER_SCALAR, &k);
   if (!made) return (struct bits){NULL, NULL};
-  const struct verify_case c = {.problem = {.spec = *s}, .kind = input_kind_find("large")};
-  set_current(&k, &c);
-  tensors_poison(in);
-  run_steps(k.kernel, &in->args, GUARD_AFTER);
+  const struct bits b = run(&k, in);
   free_kernel(&k);
-  current[0] = 0;
-  struct bits b = {malloc(in->bytes[TENSOR_O]), malloc(in->bytes[TENSOR_LSE])};
-  assert_true(b.o && b.lse);
-  memcpy(b.o, in->memory[TENSOR_O], in->bytes[TENSOR_O]);
-  memcpy(b.lse, in->memory[TENSOR_LSE], in->bytes[TENSOR_LSE]);
   return b;
 }
 
@@ -133,6 +138,64 @@ static void fields_change_bits_or_do_not(void **state) {
   }
 }
 
+// Scores are 0 but those of one key. Where a row's is so far above 0 that the others' weights round to nothing, lse is
+// that score, and has the same bits wherever the key lies: within a tile, at the end of the keys, at the diagonal.
+static int compare_places(const struct test_kernel *k, struct tensors *in) {
+  const int element = dtype_table[in->spec.kv].bytes;
+  const int64_t stride = in->args.k.row_stride * element;
+  const size_t bytes = (size_t)(in->spec.head_dim * element);
+  char *const keys = in->args.k.data, key[64 * 4];
+  float want[HEADS * Q_LEN] = {0};
+  int compared = 0;
+  assert_true(bytes <= sizeof key);
+  memcpy(key, keys, bytes);
+  for (int n = 0; n < KV_LEN; n++) memset(keys + n * stride, 0, bytes);
+  for (int place = 0; place < KV_LEN; place += place < 70 || place > 220 ? 1 : 7) {
+    memcpy(keys + place * stride, key, bytes);
+    const struct bits b = run(k, in);
+    memset(keys + place * stride, 0, bytes);
+    const float *lse = b.lse;
+    for (int row = 0; row < HEADS * Q_LEN; row++) {
+      if (lse[row] <= 30) continue; // not seen, or below the others
+      if (want[row] == 0) want[row] = lse[row];
+      compared++;
+      if (lse[row] != want[row] || !isfinite(lse[row]))
+        fail_msg("row %d of head %d: the score of key %d is %.9g, elsewhere %.9g", row % Q_LEN, row / Q_LEN, place,
+                 (double)lse[row], (double)want[row]);
+    }
+    free(b.o), free(b.lse);
+  }
+  return compared;
+}
+
+static void a_score_is_the_same_wherever_its_key_lies(void **state) {
+  static const char *const configs[] = {"",
+                                        "kernel=decode,block_m=1,block_n=64",
+                                        "kernel=decode,block_m=4,block_n=64",
+                                        "kernel=decode,block_m=7,block_n=32",
+                                        "kernel=tiles,block_n=64",
+                                        "algo=standard,block_n=64",
+                                        "algo=fa1,block_n=32",
+                                        "diagonal=mask,block_n=64,stages=1"};
+  enum { N_CONFIGS = sizeof configs / sizeof *configs };
+  (void)state;
+  if (!STROBE_TCC) skip();
+  for (int i = 0; i < target_count * N_SPECS; i++) {
+    const struct target *t = &target_table[i / N_SPECS];
+    const struct spec s = problem_of(specs[i % N_SPECS]).spec;
+    for (int n = 0; n < N_CONFIGS; n++) {
+      struct test_kernel k;
+      if (t->family != FAMILY_CPU || !cpu_has_target(t) || !t->vregs) continue;
+      if (!make_best_kernel(&s, t, configs[n], &k)) continue;
+      struct tensors in = tensors_for(&s);
+      in.args.scale = 100;
+      assert_true(compare_places(&k, &in) > KV_LEN);
+      tensors_free(&in);
+      free_kernel(&k);
+    }
+  }
+}
+
 static void every_field_has_a_row(void **state) {
   (void)state;
   for (int f = 0; f < CFG_COUNT; f++)
@@ -174,6 +237,7 @@ int main(void) {
       cmocka_unit_test(every_field_has_a_row),
       cmocka_unit_test(readme_says_the_same),
       cmocka_unit_test_teardown(fields_change_bits_or_do_not, tell_current),
+      cmocka_unit_test_teardown(a_score_is_the_same_wherever_its_key_lies, tell_current),
   };
   return cmocka_run_group_tests_name("rounding", tests, NULL, NULL);
 }
