@@ -4,7 +4,7 @@
 #include "tune_space.h"
 
 #include "../runtime/cpu.h"
-#include "../runtime/tune_db.h"
+#include "../runtime/tuned.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -114,15 +114,12 @@ static void take_tuned(struct explained *e, const struct target *t) {
   struct tune_key key;
   struct tune_record r;
   struct buf path = {0};
-  struct config c, resolved;
-  config_clear(&c);
+  struct config fields;
   tune_db_path(NULL, &path);
   tune_key_of(&e->problem, t, 1, &key);
   const bool found = !path.failed && path.data && *path.data && tune_db_lookup(path.data, &key, &r);
   buf_free(&path);
-  if (!found || config_parse(r.config, &c, NULL)) return;
-  resolved = c;
-  if (!config_resolve(&e->problem.spec, t, &e->problem, &resolved, NULL)) e->given = c, e->tuned = true;
+  if (found && tuned_fields(&r, &e->problem, t, &fields)) e->given = fields, e->tuned = true;
 }
 
 static int explain(const char *text, const struct explain_options *o, struct explained *e, struct error *err) {

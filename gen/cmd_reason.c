@@ -13,8 +13,12 @@ struct facts {
 };
 
 static void why_block_m(const struct facts *f, struct buf *out) {
+  const int most = prefill_block_m_max(f->target);
   if (f->q_len <= f->v[CFG_BLOCK_M])
     buf_printf(out, "q_len is %lld: a larger tile would be padding", (long long)f->q_len);
+  else if (prefill_rows(f->q_len, f->v[CFG_BLOCK_M]) < prefill_rows(f->q_len, most))
+    buf_printf(out, "the last tile is padded less: %lld rows in all; in tiles of %d %lld",
+               (long long)prefill_rows(f->q_len, f->v[CFG_BLOCK_M]), most, (long long)prefill_rows(f->q_len, most));
   else
     buf_printf(out, "each element of K is broadcast once for %d vector%s", f->vectors, f->vectors == 1 ? "" : "s");
 }

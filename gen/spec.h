@@ -166,6 +166,8 @@ enum algo_kind config_algo(const struct config *c); // of a resolved config of p
 // config_resolve for one kernel; fields that it does not have stay unset.
 int prefill_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                     struct error *err);
+int prefill_block_m_max(const struct target *t);  // that the heuristic takes
+int64_t prefill_rows(int64_t q_len, int block_m); // of all tiles, the last one's without a query included
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);
 // Whether its products are those of matrix tiles: of bf16, of at least three rows, of steps of 32 keys and elements.

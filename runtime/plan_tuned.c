@@ -50,9 +50,8 @@ int plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o, 
     found = tuned_find(&p->context->tuned, &key, &record);
   }
   struct config c;
-  config_clear(&c);
-  if (!found || config_parse(record.config, &c, NULL) ||
-      config_resolve(&i->spec, i->target, &p->problem, &c, NULL)) // another length of the bucket may want another tile
+  if (!found || !tuned_fields(&record, &p->problem, i->target, &c) ||
+      config_resolve(&i->spec, i->target, &p->problem, &c, NULL))
     return STROBE_OK;
   i->config = c;
   buf_printf(&p->tuned, "%.3f of the default's time when measured, %d runs, bucket %s",

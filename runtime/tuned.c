@@ -50,6 +50,20 @@ bool tuned_find(struct tuned *t, const struct tune_key *key, struct tune_record 
   return r != NULL;
 }
 
+bool tuned_fields(const struct tune_record *r, const struct problem *p, const struct target *t, struct config *fields) {
+  struct config all, fit;
+  config_clear(fields);
+  if (config_parse(r->config, fields, NULL)) return false;
+  all = fit = *fields;
+  fit.v[CFG_BLOCK_M] = CONFIG_UNSET;
+  if (config_resolve(&p->spec, t, p, &all, NULL)) return false;
+  if (t->family == FAMILY_CPU && config_kernel(&all) == KERNEL_PREFILL && !config_changes_bits(CFG_BLOCK_M, &all) &&
+      !config_resolve(&p->spec, t, p, &fit, NULL) &&
+      prefill_rows(p->q_len, fit.v[CFG_BLOCK_M]) < prefill_rows(p->q_len, all.v[CFG_BLOCK_M]))
+    fields->v[CFG_BLOCK_M] = CONFIG_UNSET;
+  return true;
+}
+
 void tuned_keep(struct tuned *t, const struct tune_record *r) {
   pthread_mutex_lock(&t->lock);
   tune_db_add(&t->own, r, NULL); // without memory the next plan measures again

@@ -21,6 +21,9 @@ void tuned_free(struct tuned *t);
 
 // The record that serves a key: of the file, else of the program's own. A database that can't be read serves none.
 bool tuned_find(struct tuned *t, const struct tune_key *key, struct tune_record *out);
+// The fields of a record for another problem of its bucket: all, but for a block_m that leaves more of the last tile of
+// queries empty than the heuristic's would, and gives way to it. False: no config for these sizes.
+bool tuned_fields(const struct tune_record *r, const struct problem *p, const struct target *t, struct config *fields);
 // Keeps a result for this context even where no file can be written.
 void tuned_keep(struct tuned *t, const struct tune_record *r);
 

@@ -105,6 +105,7 @@ static void peers_are_checked(void **state) {
   runs("cd peers && export STROBE_LIBRARY=../strobe/lib/libstrobe.so.0 && python3 -B peers.py --check --peers numpy > "
        "out && "
        "test $(grep -c 'ok$' out) = 8 && test $(grep -c 'numpy [0-9.e-]*  *ok$' out) = 4 && "
+       "python3 -B peers.py --check --batch 2 --heads 3 --peers numpy | grep -c 'ok$' | grep -qx 8 && "
        "python3 -B peers.py --check --decode --peers numpy --dtype f32 f16 | grep -c 'ok$' | grep -qx 2 && "
        "python3 -B peers.py --peers numpy --dtype f32 --d 64 --n 128 --runs 2 --json | grep -q strobe_times_as_fast && "
        "python3 -B peers.py --peers numpy torchh --check | grep -q 'torchh'");

@@ -481,19 +481,26 @@ static void plans_take_compiled_in_tunings(void **state) {
   assert_int_equal(config_resolve(&p.spec, i.target, &p, &i.config, NULL), 0);
   struct buf text = {0}, line = {0};
   config_print(&i.config, i.target, &text);
-  snprintf(r.config, sizeof r.config, "%s", text.data);
-  buf_str(&line, "# strobe tuning database 1\n");
-  tune_record_print(&r, &line);
-  strobe_context *ctx;
-  struct strobe_context_options o = {.size = sizeof o, .n_workers = 1, .tunings = line.data};
-  assert_int_equal(strobe_context_create(&o, &ctx), 0);
-  describe(ctx, 0, config, tuned);
-  assert_string_equal(config, text.data);
-  strobe_context_destroy(ctx);
-  o.tunings = "nonsense";
-  assert_int_equal(strobe_context_create(&o, &ctx), STROBE_INVALID);
-  buf_free(&text);
-  buf_free(&line);
+  // As for another length of the bucket: a larger tile, of which these 200 queries would leave more empty.
+  struct buf larger = {0};
+  i.config.v[CFG_BLOCK_M] = prefill_block_m_max(i.target);
+  config_print(&i.config, i.target, &larger);
+  for (int n = 0; n < 2; n++) {
+    snprintf(r.config, sizeof r.config, "%s", n ? larger.data : text.data);
+    line.len = 0;
+    buf_str(&line, "# strobe tuning database 1\n");
+    tune_record_print(&r, &line);
+    strobe_context *ctx;
+    struct strobe_context_options o = {.size = sizeof o, .n_workers = 1, .tunings = line.data};
+    assert_int_equal(strobe_context_create(&o, &ctx), 0);
+    describe(ctx, 0, config, tuned);
+    assert_string_equal(config, text.data);
+    assert_true(tuned[0]);
+    strobe_context_destroy(ctx);
+    o.tunings = "nonsense";
+    assert_int_equal(strobe_context_create(&o, &ctx), STROBE_INVALID);
+  }
+  buf_free(&text), buf_free(&larger), buf_free(&line);
 }
 
 int main(void) {

@@ -4,6 +4,7 @@
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py                 # f32 and bf16, N = 512 and 2048
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --dtype f32 --n 512 --runs 21 --json > peers.json
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --decode       # one query, 8192 keys: GB/s of K and V
+    $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --batch 64 --heads 12 --n 128 --d 64   # as encoders have them
     $ STROBE_LIBRARY=../../build/libstrobe.so python3 peers.py --check        # quick: is every result right?
 
 What is not installed is left out, and said. Each peer gets the layout it likes best, made before the clock starts; causal
@@ -27,7 +28,6 @@ import numpy as np  # noqa: E402
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "python"))
 import strobe  # noqa: E402
 
-HEADS = 8
 # What each peer's copies of K and V take, so that they come from memory: as `strobe bench`, but there are several peers.
 COLD_BYTES = min(max(256e6, 2.0 * os.sysconf("SC_LEVEL3_CACHE_SIZE") if "SC_LEVEL3_CACHE_SIZE" in os.sysconf_names else 0),
                  os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") / 20)
@@ -35,17 +35,18 @@ ALLOWED = {"f32": 2e-5, "bf16": 3e-2, "f16": 4e-3}  # of the largest |O|
 
 
 class Case:
-    """q (1, heads, q_len, head_dim), k and v (1, heads, n, head_dim) as f32 that the dtype holds exactly, and a reference
-    of some rows. Decode: one query of 4 heads to a KV head, which for every peer is q_len 4 with as many heads as KV heads."""
+    """q (batch, heads, q_len, head_dim), k and v (batch, heads, n, head_dim) as f32 that the dtype holds exactly, and a
+    reference of some rows. Decode: one query of 4 heads to a KV head, which for every peer is q_len 4 with as many heads as KV heads."""
 
-    def __init__(self, dtype, d, n, causal, decode=False):
+    def __init__(self, dtype, d, n, causal, decode=False, batch=1, heads=8):
         self.dtype, self.d, self.n, self.causal, self.decode = dtype, d, n, causal, decode
+        self.batch, self.heads = batch, heads
         self.q_len = 4 if decode else n
         random = np.random.default_rng(1)
-        self.q, self.k, self.v = (self.held(random.standard_normal((1, HEADS, rows, d), np.float32))
+        self.q, self.k, self.v = (self.held(random.standard_normal((batch, heads, rows, d), np.float32))
                                   for rows in (self.q_len, n, n))
-        kv_bytes = 2 * HEADS * n * d * (4 if dtype == "f32" else 2)
-        self.work = kv_bytes if decode else 4.0 * HEADS * n * n * d / (2 if causal else 1)
+        kv_bytes = 2 * batch * heads * n * d * (4 if dtype == "f32" else 2)
+        self.work = kv_bytes if decode else 4.0 * batch * heads * n * n * d / (2 if causal else 1)
         self.copies = 1 + int(COLD_BYTES / kv_bytes) if decode else 1  # taken in turn, so that K and V come from memory
         self.rows = np.unique(np.linspace(0, self.q_len - 1, 17).astype(int))
         q, k, v = (x.astype(np.float64) for x in (self.q[:, :, self.rows], self.k, self.v))
@@ -61,17 +62,18 @@ class Case:
         return x.astype(np.float16).astype(np.float32) if self.dtype == "f16" else x
 
     def error(self, o):
-        """Largest difference from the reference, as a share of the largest |O|. o: (1, heads, n, head_dim)."""
+        """Largest difference from the reference, as a share of the largest |O|. o: (batch, heads, q_len, head_dim)."""
         return float(np.abs(np.asarray(o, np.float64)[:, :, self.rows] - self.want).max() / np.abs(self.want).max())
 
     def __str__(self):
         if self.decode:
             return f"{self.dtype} d{self.d} decode, {self.n} keys"
-        return f"{self.dtype} d{self.d} N {self.n} {'causal' if self.causal else 'full'}"
+        batch = f"{self.batch} x {self.heads} " if self.batch > 1 else ""
+        return f"{self.dtype} {batch}d{self.d} N {self.n} {'causal' if self.causal else 'full'}"
 
 
 # Each peer: name, version, and prepare(case) -> (run, result), or None for what it can't do. run() is timed; result() makes
-# (1, heads, n, head_dim) floats of what the last run gave.
+# (batch, heads, q_len, head_dim) floats of what the last run gave.
 
 class Strobe:
     """libstrobe.so through ctypes, with examples/python/strobe.py; bf16 as 16-bit integers, which numpy lacks."""
@@ -88,11 +90,11 @@ class Strobe:
         q, k, v = typed(case.q), typed(case.k), typed(case.v)
         o = np.empty_like(q)
         mask = ":causal" if case.causal else ""
-        heads, q_len = (f"{4 * HEADS}/{HEADS}", 1) if case.decode else (HEADS, case.n)
-        plan = strobe._plan(f"d{case.d}:{case.dtype}{mask}:b1h{heads}q{q_len}k{case.n}", None)
+        heads, q_len = (f"{4 * case.heads}/{case.heads}", 1) if case.decode else (case.heads, case.n)
+        plan = strobe._plan(f"d{case.d}:{case.dtype}{mask}:b{case.batch}h{heads}q{q_len}k{case.n}", None)
 
         def array(x, length):
-            return strobe.Array(x.ctypes.data, x.size, case.d, length * case.d)
+            return strobe.Array(x.ctypes.data, x.size // case.batch, case.d, length * case.d)
         io = strobe.Io(strobe.c.sizeof(strobe.Io), array(q, q_len), array(k, case.n), array(v, case.n), array(o, q_len))
         kept = (q, k, v, o, plan)
 
@@ -119,14 +121,14 @@ class Numpy:
         scale = np.float32(case.d ** -0.5)
 
         def run():
-            for h in range(HEADS):
-                s = (q[0, h] * scale) @ k[0, h].T
+            for at in np.ndindex(case.batch, case.heads):
+                s = (q[at] * scale) @ k[at].T
                 if hidden is not None:
                     s += hidden
                 s -= s.max(-1, keepdims=True)
                 np.exp(s, out=s)
-                np.matmul(s, v[0, h], out=o[0, h])
-                o[0, h] /= s.sum(-1, keepdims=True)
+                np.matmul(s, v[at], out=o[at])
+                o[at] /= s.sum(-1, keepdims=True)
         return run, lambda: o
 
 
@@ -163,16 +165,16 @@ class Onnxruntime:
     def model(self, case):
         h = self.onnx.helper
         kind = {"f32": self.onnx.TensorProto.FLOAT, "f16": self.onnx.TensorProto.FLOAT16}[case.dtype]
-        rows = [h.make_tensor_value_info(x, kind, (1, length, HEADS * case.d))
+        rows = [h.make_tensor_value_info(x, kind, (case.batch, length, case.heads * case.d))
                 for x, length in zip("qkvo", (case.q_len, case.n, case.n, case.q_len))]
         if case.causal:
             node = h.make_node("GroupQueryAttention", ["q", "k", "v", "", "", "last", "total"], ["o", "pk", "pv"],
-                               domain="com.microsoft", num_heads=HEADS, kv_num_heads=HEADS)
-            cache = [h.make_tensor_value_info(x, kind, (1, HEADS, case.n, case.d)) for x in ("pk", "pv")]
-            numbers = [h.make_tensor("last", self.onnx.TensorProto.INT32, (1,), [case.n - 1]),
+                               domain="com.microsoft", num_heads=case.heads, kv_num_heads=case.heads)
+            cache = [h.make_tensor_value_info(x, kind, (case.batch, case.heads, case.n, case.d)) for x in ("pk", "pv")]
+            numbers = [h.make_tensor("last", self.onnx.TensorProto.INT32, (case.batch,), [case.n - 1] * case.batch),
                        h.make_tensor("total", self.onnx.TensorProto.INT32, (), [case.n])]
         else:
-            node = h.make_node("MultiHeadAttention", list("qkv"), ["o"], domain="com.microsoft", num_heads=HEADS)
+            node = h.make_node("MultiHeadAttention", list("qkv"), ["o"], domain="com.microsoft", num_heads=case.heads)
             cache, numbers = [], []
         graph = h.make_graph([node], "attention", rows[:3], rows[3:] + cache, numbers)
         return h.make_model(graph, opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)], ir_version=8)
@@ -184,13 +186,14 @@ class Onnxruntime:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = self.runtime.InferenceSession(self.model(case).SerializeToString(), options, ["CPUExecutionProvider"])
         kind = {"f32": np.float32, "f16": np.float16}[case.dtype]
-        feed = {name: x.transpose(0, 2, 1, 3).reshape(1, x.shape[2], -1).astype(kind)
+        feed = {name: x.transpose(0, 2, 1, 3).reshape(case.batch, x.shape[2], -1).astype(kind)
                 for name, x in zip("qkv", (case.q, case.k, case.v))}
         last = [None]
 
         def run():
             last[0] = session.run(["o"], feed)[0]
-        return run, lambda: last[0].reshape(1, case.q_len, HEADS, case.d).transpose(0, 2, 1, 3).astype(np.float32)
+        return run, lambda: last[0].reshape(case.batch, case.q_len, case.heads, case.d).transpose(0, 2, 1, 3).astype(
+            np.float32)
 
 
 class Openvino:
@@ -280,6 +283,8 @@ def main():
     p.add_argument("--dtype", nargs="+", default=["f32", "bf16"], choices=list(ALLOWED))
     p.add_argument("--d", nargs="+", type=int, help="head_dim (default: 64 128)")
     p.add_argument("--n", nargs="+", type=int, help="q_len and kv_len (default: 512 2048)")
+    p.add_argument("--batch", type=int, default=1, help="(default: 1)")
+    p.add_argument("--heads", type=int, default=8, help="of K and V; of Q as many, with --decode 4 times as many (default: 8)")
     p.add_argument("--peers", nargs="+", help="only these")
     p.add_argument("--runs", type=int, default=11, help="rounds over the peers of a cell (default: 11)")
     p.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -296,7 +301,7 @@ def main():
         for d in a.d:
             for n in a.n:
                 for causal in (False,) if a.decode else (False, True):
-                    case = Case(dtype, d, n, causal, a.decode)
+                    case = Case(dtype, d, n, causal, a.decode, a.batch, a.heads)
                     runs = prepare_all(case, peers, notes)
                     if "strobe" not in runs:
                         wrong = True
@@ -310,7 +315,8 @@ def main():
                         show(case, cell, a.runs)
     versions = {peer.name: peer.version for peer in peers}
     if a.json:
-        json.dump({"versions": versions, "runs": a.runs, "heads": HEADS, "cells": cells, "notes": notes}, sys.stdout, indent=1)
+        json.dump({"versions": versions, "runs": a.runs, "batch": a.batch, "heads": a.heads, "cells": cells, "notes": notes},
+                  sys.stdout, indent=1)
         print()
     else:
         print("versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()))
