@@ -182,8 +182,10 @@ static void has_defaults(void **state) {
        "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       // Tiles of fewer vectors where they leave fewer rows without a query.
       {"d64:bf16:q197k197", "avx512bf16", "",
-       "block_m=32,block_n=128,tile_n=4,stages=2,unroll=64,exp=table1,prefetch=8,pack_k=0,pack_v=1"},
-      {"d64:f32:causal:q577k577", "avx512", "",
+       "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table1,prefetch=8,pack_k=0,pack_v=1"},
+      {"d64:f32:q577k577", "avx512", "",
+       "block_m=64,block_n=256,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
+      {"d64:f32:causal:q197k197", "avx512", "",
        "block_m=32,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
       {"d64:f32:q192k192", "avx512", "",
        "block_m=64,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=1"},
