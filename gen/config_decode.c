@@ -93,8 +93,9 @@ static int default_split(const struct spec *s, const struct target *t, const str
                          int block_h) {
   if (!p || p->batch < 1 || p->heads_kv < 1 || p->kv_len < 1 || block_m < 1 || block_h < 1 || block_h > HEADS_MAX)
     return 0;
-  const int64_t tiles = (p->heads_kv + block_h - 1) / block_h, items = p->batch * tiles;
-  if (items >= WORK_ITEMS) return 0;
+  const int64_t tiles = (p->heads_kv - 1) / block_h + 1;
+  if (tiles >= WORK_ITEMS || p->batch >= WORK_ITEMS || p->batch * tiles >= WORK_ITEMS) return 0;
+  const int64_t items = p->batch * tiles;
   const int64_t row = (int64_t)block_h * (s->head_dim + s->head_dim_v) * dtype_table[s->kv].bytes;
   const int64_t even = p->kv_len / (WORK_ITEMS / items), least = SPLIT_BYTES / row, keys = even > least ? even : least;
   const int64_t step = keys_step(s, t, block_m), split = (keys + step - 1) / step * step;

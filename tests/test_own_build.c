@@ -202,6 +202,14 @@ static void bad_arguments(const struct set_library *a) {
   bad[6].q_len = 1, bad[6].o.data = NULL;
   bad[7].batch = bad[7].heads = bad[7].q_len = 1 << 30;
   assert_int_equal(a->forward(&p, &good, NULL, 0, m, sizeof m), 0); // nothing to do
+  float y[20 * 32];
+  for (int i = 0; i < 20 * 32; i++) y[i] = 1;
+  struct strobe_args no_keys = good; // heads side by side, queries, and nothing to see
+  no_keys.heads_kv = 2, no_keys.q_len = 20;
+  no_keys.k = no_keys.v = (struct strobe_tensor){x, 0, 16, 32};
+  no_keys.q = no_keys.o = (struct strobe_tensor){y, 20 * 32, 16, 32};
+  assert_int_equal(a->forward(&p, &no_keys, NULL, 0, m, sizeof m), 0);
+  for (int i = 0; i < 20 * 32; i++) assert_true(y[i] == 0);
   for (int i = 0; i < 8; i++) {
     assert_int_equal(a->forward(&p, &bad[i], NULL, 0, m, sizeof m), 1);
     if (!strstr(m, words[i])) fail_msg("%d: %s", i, m);

@@ -107,7 +107,7 @@ static strobe_i64 pack_items(const struct strobe_args *a) {
 static void pack(const struct strobe_args *a, strobe_i64 first, strobe_i64 last, void *scratch) {
   const unsigned mode = begin_step();
   const strobe_i64 blocks = (a->kv_len + 31) / 32, parts = blocks * a->heads_kv;
-  const int across = a->heads_kv > 1 && a->v.head_stride < a->v.row_stride;
+  const int across = blocks && a->heads_kv > 1 && a->v.head_stride < a->v.row_stride;
   const strobe_i64 rows = across ? (a->kv_len + 2 * parts - 1) / (2 * parts) * 2 : 32;
   (void)scratch;
   for (strobe_i64 item = first; item < last; item++) {
