@@ -17,6 +17,8 @@ extern const int verb_count;
 int cmd_target(const char *name, const struct target **out, struct error *err);
 // Same, and this CPU must have it. name NULL: the best for s.
 int cmd_target_here(const char *name, const struct spec *s, const struct target **out, struct error *err);
+// STROBE_MAX_TARGET, if it is set, must be the name of a CPU target: of another the library takes no notice.
+int cmd_check_cap(struct error *err);
 
 // Spec, target and config of an instance. `set` (--set) may be NULL; p gives sizes to the heuristic where it has them.
 int cmd_instance(const struct problem *p, const struct target *t, const char *set, struct instance *out,

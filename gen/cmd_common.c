@@ -21,21 +21,31 @@ const char *cmd_backend_name(int choice) {
 
 // ---- targets and instances ----
 
-int cmd_target(const char *name, const struct target **out, struct error *err) {
-  *out = target_find(name);
-  if (*out) return 0;
+static int unknown_target(const char *what, const char *name, bool cuda, struct error *err) {
   struct buf known = {0};
   const char *names[64];
   int n = 0;
   for (int i = 0; i < target_count && n < 64; i++) {
+    if (!cuda && target_table[i].family != FAMILY_CPU) continue;
+    buf_printf(&known, "%s%s", n ? ", " : "", target_table[i].name);
     names[n++] = target_table[i].name;
-    buf_printf(&known, "%s%s", i ? ", " : "", target_table[i].name);
   }
   const int status =
-      fail(err, STROBE_INVALID, "--target \"%s\": must be one of %s; the nearest is %s", quote(slice_of(name)).text,
+      fail(err, STROBE_INVALID, "%s \"%s\": must be one of %s; the nearest is %s", what, quote(slice_of(name)).text,
            known.failed ? "c99" : known.data, nearest_name(slice_of(name), names, n));
   buf_free(&known);
   return status;
+}
+
+int cmd_target(const char *name, const struct target **out, struct error *err) {
+  *out = target_find(name);
+  return *out ? 0 : unknown_target("--target", name, true, err);
+}
+
+int cmd_check_cap(struct error *err) {
+  const char *name = getenv("STROBE_MAX_TARGET");
+  const struct target *t = name ? target_find(name) : NULL;
+  return !name || (t && t->family == FAMILY_CPU) ? 0 : unknown_target("STROBE_MAX_TARGET", name, false, err);
 }
 
 int cmd_target_here(const char *name, const struct spec *s, const struct target **out, struct error *err) {
@@ -57,7 +67,8 @@ int cmd_instance(const struct problem *p, const struct target *t, const char *se
                  struct error *err) {
   *out = (struct instance){.spec = p->spec, .target = t};
   config_clear(&out->config);
-  int status = spec_supported(&p->spec, t, err);
+  int status = problem_check(p, err);
+  if (!status) status = spec_supported(&p->spec, t, err);
   if (!status && set) status = config_parse(set, &out->config, err);
   if (!status) status = config_resolve(&p->spec, t, p, &out->config, err);
   return status;

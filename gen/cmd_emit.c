@@ -232,6 +232,10 @@ static int depends(const struct emit_options *o, const struct emit_tuned *t, con
     else if (!stat(path->data, &st))
       inputs[n++] = path->data;
   }
+  for (int i = 0; i < n && !status; i++)
+    if (file_same(o->depfile, inputs[i]))
+      status = fail(err, STROBE_INVALID, "--depfile \"%.200s\" is what the set is made of: must be another file",
+                    o->depfile);
   if (!status) set_files_rule(f, o->out, inputs, n, rule);
   if (!status && rule->failed) status = fail(err, STROBE_NO_MEMORY, "no memory for a depfile");
   for (int i = 0; i < n_owned; i++) buf_free(&owned[i]);

@@ -170,6 +170,13 @@ static bool is_given(const struct explained *e, int field) {
   return e->given.v[field] != CONFIG_UNSET && !(field == CFG_UNROLL && e->given.v[field] == 0);
 }
 
+// Where the value of a field is from, and why it is that one.
+static const char *field_from(const struct explained *e, int field, struct buf *why) {
+  if (!is_given(e, field)) return cmd_reason(&e->problem, &e->instance, (enum config_field)field, why), "heuristic";
+  buf_str(why, e->tuned ? "measured on this machine" : "--set says so");
+  return e->tuned ? "tuned" : "given";
+}
+
 // ---- text ----
 
 static void print_config(const struct explained *e, bool colour, struct buf *out) {
@@ -183,14 +190,9 @@ static void print_config(const struct explained *e, bool colour, struct buf *out
     if (!*value) continue; // the kernel has no such field
     table_cell(&t, CELL_PLAIN, "%s", config_fields[i].name);
     table_cell(&t, CELL_PLAIN, "%s", value);
-    const bool given = is_given(e, i);
     struct buf why = {0};
-    if (given)
-      buf_str(&why, e->tuned ? "measured on this machine" : "--set says so");
-    else
-      cmd_reason(&e->problem, &e->instance, (enum config_field)i, &why);
+    table_cell(&t, CELL_PLAIN, "%s", field_from(e, i, &why));
     out->failed |= why.failed;
-    table_cell(&t, CELL_PLAIN, "%s", given ? e->tuned ? "tuned" : "given" : "heuristic");
     table_cell(&t, CELL_PLAIN, "%s", why.failed ? "" : why.data);
     table_cell(&t, CELL_FAINT, "%s", config_fields[i].about);
     buf_free(&why);
@@ -316,11 +318,10 @@ static void print_json(const struct explained *e, struct buf *out) {
     if (!*value) continue;
     json_object(&j, config_fields[i].name);
     json_string(&j, "value", value);
-    json_string(&j, "from", is_given(e, i) ? "given" : "heuristic");
     struct buf why = {0};
-    cmd_reason(&e->problem, &e->instance, (enum config_field)i, &why);
+    json_string(&j, "from", field_from(e, i, &why));
     out->failed |= why.failed;
-    json_string(&j, "why", is_given(e, i) || why.failed ? "" : why.data);
+    json_string(&j, "why", why.failed ? "" : why.data);
     buf_free(&why);
     json_end(&j);
   }

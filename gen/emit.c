@@ -150,15 +150,15 @@ static void usage(const struct spec *s, const char *symbol, struct buf *out) {
       out,
       "//\n"
       "//   struct strobe_args args = {.abi = STROBE_ABI, .size = sizeof args, .batch = b, .heads = h, .heads_kv = g,\n"
-      "//     .q_len = n, .kv_len = m, .diagonal = %s, .scale = %.9gf, // 1/sqrt(%d)\n"
+      "//     .q_len = n, .kv_len = m, .diagonal = %s, .scale = %.9g%sf, // 1/sqrt(%d)\n"
       "//     .q = {q, n * h * %d, %d, h * %d}, .k = {k, m * g * %d, %d, g * %d},\n"
       "//     .v = {v, m * g * %d, %d, g * %d}, .o = {o, n * h * %d, %d, h * %d}};\n"
       "//   strobe_i64 bytes = %s_bytes(&args);\n"
       "//   void *memory = aligned_alloc(64, bytes);\n"
       "//   if (!memory || %s_forward(&args, memory, bytes)) ...\n\n",
-      s->mask == MASK_FULL ? "0" : "m - n", (double)(float)(1 / sqrt(s->head_dim)), s->head_dim, s->head_dim,
-      s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v, s->head_dim_v, s->head_dim_v,
-      s->head_dim_v, s->head_dim_v, s->head_dim_v, symbol, symbol);
+      s->mask == MASK_FULL ? "0" : "m - n", (double)(float)(1 / sqrt(s->head_dim)), s->head_dim == 1 ? ".0" : "",
+      s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim, s->head_dim_v,
+      s->head_dim_v, s->head_dim_v, s->head_dim_v, s->head_dim_v, s->head_dim_v, symbol, symbol);
   if (s->mask != MASK_FULL)
     buf_str(
         out,

@@ -210,8 +210,22 @@ void directory_unmake(const char *path, const struct buf *made) {
   }
 }
 
+static int stat_parent(const char *path, const char **name, struct stat *st) {
+  char dir[PATH_MAX];
+  const char *slash = strrchr(path, '/');
+  const size_t len = slash ? (size_t)(slash - path) + 1 : 0;
+  *name = path + len;
+  if (len >= sizeof dir) return -1;
+  memcpy(dir, path, len);
+  dir[len] = 0;
+  return stat(len ? dir : ".", st);
+}
+
 bool file_same(const char *a, const char *b) {
   struct stat sa, sb;
+  const char *name_a, *name_b;
   if (!strcmp(a, b)) return true;
-  return !stat(a, &sa) && !stat(b, &sb) && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+  if (!stat(a, &sa) && !stat(b, &sb)) return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+  return !stat_parent(a, &name_a, &sa) && !stat_parent(b, &name_b, &sb) && !strcmp(name_a, name_b) &&
+         sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }

@@ -31,7 +31,7 @@ void directory_unmake(const char *path, const struct buf *made);
 int directory_lock(const char *path, int *lock, struct error *err);
 void directory_unlock(int lock);
 
-// True if both name one existing file, or are the same text.
+// True if both name one file, or would if it were there.
 bool file_same(const char *a, const char *b);
 
 #endif

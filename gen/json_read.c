@@ -11,10 +11,14 @@ void json_read_free(struct json_reader *r) {
   buf_free(&r->text);
 }
 
-static enum json_event expected(const struct json_reader *r, const char *what, struct error *err) {
+int json_read_line(const struct json_reader *r) {
   int line = 1;
   for (const char *c = r->start; c < r->at; c++) line += *c == '\n';
-  fail(err, STROBE_INVALID, "line %d: not JSON: %s is missing", line, what);
+  return line;
+}
+
+static enum json_event expected(const char *what, struct error *err) {
+  fail(err, STROBE_INVALID, "not JSON: %s is missing", what);
   return JSON_ERROR;
 }
 
@@ -69,15 +73,15 @@ static enum json_event value(struct json_reader *r, struct error *err) {
   const bool object = take(r, '{');
   r->started = true;
   if (object || take(r, '[')) {
-    if (r->depth == JSON_READ_DEPTH) return expected(r, "less nesting", err);
+    if (r->depth == JSON_READ_DEPTH) return expected("less nesting", err);
     r->any[r->depth] = false;
     r->closer[r->depth++] = object ? '}' : ']';
     return object ? JSON_OBJECT : JSON_ARRAY;
   }
-  if (take(r, '"')) return string(r, &r->text) ? JSON_TEXT : expected(r, "the end of a string", err);
+  if (take(r, '"')) return string(r, &r->text) ? JSON_TEXT : expected("the end of a string", err);
   r->text.len = 0;
   while (r->at < r->end && *r->at && strchr(plain, *r->at)) buf_char(&r->text, *r->at++);
-  return r->text.len ? JSON_OTHER : expected(r, "a value", err);
+  return r->text.len ? JSON_OTHER : expected("a value", err);
 }
 
 enum json_event json_read(struct json_reader *r, struct error *err) {
@@ -86,14 +90,14 @@ enum json_event json_read(struct json_reader *r, struct error *err) {
   buf_str(&r->key, "");
   if (r->depth == 0) {
     skip(r);
-    if (r->started) return r->at == r->end ? JSON_DONE : expected(r, "the end of the text", err);
+    if (r->started) return r->at == r->end ? JSON_DONE : expected("the end of the text", err);
     event = value(r, err);
   } else {
     const char closer = r->closer[r->depth - 1];
     if (take(r, closer)) return r->depth--, JSON_CLOSE;
-    if (r->any[r->depth - 1] && !take(r, ',')) return expected(r, "a comma", err);
+    if (r->any[r->depth - 1] && !take(r, ',')) return expected("a comma", err);
     r->any[r->depth - 1] = true;
-    if (closer == '}' && (!take(r, '"') || !string(r, &r->key) || !take(r, ':'))) return expected(r, "\"key\":", err);
+    if (closer == '}' && (!take(r, '"') || !string(r, &r->key) || !take(r, ':'))) return expected("\"key\":", err);
     event = value(r, err);
   }
   if (!r->key.failed && !r->text.failed) return event;

@@ -6,7 +6,7 @@
 #include "error.h"
 
 enum json_event {
-  JSON_ERROR, // the sentence is in err: line and what was expected
+  JSON_ERROR, // what was expected is in err, where is json_read_line's
   JSON_OBJECT,
   JSON_ARRAY,
   JSON_CLOSE, // of the innermost object or array
@@ -30,6 +30,7 @@ struct json_reader {
 
 void json_read_start(struct json_reader *r, const char *text, size_t len);
 enum json_event json_read(struct json_reader *r, struct error *err);
+int json_read_line(const struct json_reader *r); // from 1
 void json_read_free(struct json_reader *r);
 
 #endif

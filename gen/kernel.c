@@ -2,11 +2,14 @@
 
 #include "cuda_kernel.h"
 #include "embedded.h"
+#include "file.h"
 #include "printer.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 const char *const printer_names[PRINTER_COUNT] = {"scalar", "intrin", "code"};
 
@@ -24,37 +27,42 @@ uint64_t templates_hash(void) {
 
 struct loader {
   const char *dir;
-  char *owned[64];
+  char *owned[TPL_MAX_FILES];
   int n_owned;
+  struct error why; // a file of dir that is there and can't be read
 };
 
-static char *read_text(const char *dir, const char *name, size_t *len) {
-  char path[1024];
-  if (strstr(name, "..") || snprintf(path, sizeof path, "%s/%s", dir, name) >= (int)sizeof path) return NULL;
-  FILE *f = fopen(path, "rb");
-  if (!f) return NULL;
-  struct buf b = {0};
-  char chunk[4096];
-  for (size_t n; (n = fread(chunk, 1, sizeof chunk, f)) > 0;) buf_add(&b, chunk, n);
-  bool bad = ferror(f) || b.failed;
-  fclose(f);
-  if (bad) buf_free(&b);
-  *len = b.len;
-  return b.data;
+static const char *load_built_in(const char *name, size_t *len) {
+  for (int i = 0; i < embedded_count; i++)
+    if (!strcmp(embedded_files[i].name, name)) return *len = embedded_files[i].len, embedded_files[i].text;
+  return NULL;
+}
+
+// NULL and l->why: trouble. NULL: dir has no such file.
+static const char *load_own(struct loader *l, const char *name, size_t *len) {
+  struct buf path = {0}, text = {0};
+  buf_printf(&path, "%s/%s", l->dir, name);
+  if (path.failed)
+    fail(&l->why, STROBE_NO_MEMORY, "no memory for a name");
+  else if (!access(path.data, F_OK) || (errno != ENOENT && errno != ENOTDIR))
+    buf_str(&text, ""), file_read(path.data, &text, &l->why);
+  buf_free(&path);
+  if (l->why.status || !text.data || l->n_owned == TPL_MAX_FILES) return buf_free(&text), NULL;
+  *len = text.len;
+  return l->owned[l->n_owned++] = text.data;
 }
 
 static const char *load(void *context, const char *name, size_t *len) {
   struct loader *l = context;
-  if (l->dir && l->n_owned < 64) {
-    char *text = read_text(l->dir, name, len);
-    if (text) return l->owned[l->n_owned++] = text;
-  }
-  for (int i = 0; i < embedded_count; i++)
-    if (!strcmp(embedded_files[i].name, name)) {
-      *len = embedded_files[i].len;
-      return embedded_files[i].text;
-    }
-  return NULL;
+  const char *own = l->dir && !strstr(name, "..") ? load_own(l, name, len) : NULL;
+  return own || l->why.status ? own : load_built_in(name, len);
+}
+
+static int loader_end(struct loader *l, int status, struct error *err) {
+  for (int i = 0; i < l->n_owned; i++) free(l->owned[i]);
+  if (!l->why.status) return status;
+  if (err) *err = l->why; // of a template that is missing, says the engine
+  return (int)l->why.status;
 }
 
 // ---- the sink ----
@@ -227,6 +235,10 @@ static const struct {
     [KERNEL_TILES] = {"cpu/attn_tiles.c", tiles_scratch_bytes},
 };
 
+static int64_t scratch_bytes(const struct instance *i) { // a caller's aligned_alloc may want multiples of 64
+  return (kernels[config_kernel(&i->config)].scratch_bytes(i) + 63) / 64 * 64;
+}
+
 static void bind_instance(struct bindings *b, const struct instance *i, const struct render_options *o,
                           const struct isa *isa) {
   const struct spec *s = &i->spec;
@@ -272,7 +284,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_str(b, "printer", printer_names[o->printer]);
   bind_int(b, "for_tcc", o->for_tcc);
   bind_str(b, "symbol", o->symbol);
-  bind_int(b, "scratch_bytes", kernels[kernel].scratch_bytes(i));
+  bind_int(b, "scratch_bytes", scratch_bytes(i));
   bind_str(b, "attribute", isa && o->printer == PRINTER_INTRIN ? isa->attribute : "");
 }
 
@@ -283,9 +295,8 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
   memset(stats, 0, sizeof *stats);
   if (i->target->family == FAMILY_CUDA) {
     struct loader loader = {.dir = o->templates.dir};
-    int status = cuda_kernel_render(i, o, load, &loader, out, err);
-    for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
-    return status;
+    const int status = cuda_kernel_render(i, o, load, &loader, out, err);
+    return loader_end(&loader, status, err);
   }
   const struct isa *isa = isa_find(i->target->isa);
   if (o->printer != PRINTER_SCALAR && !isa)
@@ -339,8 +350,8 @@ int kernel_render(const struct instance *i, const struct render_options *o, stru
       out->len = start;
       status = fail(err, STROBE_NO_MEMORY, "out of memory while rendering a kernel");
     }
-    for (int n = 0; n < loader.n_owned; n++) free(loader.owned[n]);
-    stats->scratch_bytes = kernels[kernel].scratch_bytes(i);
+    status = loader_end(&loader, status, err);
+    stats->scratch_bytes = scratch_bytes(i);
     stats->vregs_peak = p->scope.peak[CLASS_VECTOR];
     stats->vregs_limit = o->printer == PRINTER_SCALAR ? 0 : i->target->vregs;
     for (int n = 0; n < stats->n_phases; n++) stats->code_bytes += stats->phase[n].bytes;
@@ -359,6 +370,5 @@ int kernel_template(const char *name, const struct tpl_binding *b, size_t n, con
   struct loader loader = {.dir = t->dir};
   const struct tpl_options options = {.bindings = b, .n_bindings = n, .load = load, .load_context = &loader};
   const int status = tpl_render(name, &options, out, err);
-  for (int i = 0; i < loader.n_owned; i++) free(loader.owned[i]);
-  return status;
+  return loader_end(&loader, status, err);
 }

@@ -34,7 +34,7 @@ static int run_verb(const struct verb *v, int argc, char **argv, struct error *e
   if (!options_parse(v, argc, argv, options, &c, &wants_help, err)) {
     if (wants_help)
       options_help(v, &help), cmd_print(&help, err);
-    else
+    else if (!cmd_check_cap(err))
       code = v->run(&c, err);
   }
   free(options);

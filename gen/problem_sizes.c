@@ -34,32 +34,47 @@ static int check_ranges(const struct problem *p, struct error *err) {
   return STROBE_OK;
 }
 
-// A tensor of batch x heads x len rows of row_bytes must stay below 2^62 bytes, so that no offset into it, nor into a
-// packed copy of it, whose rows are widened to f32 and padded to a multiple of 8 columns, overflows 64 bits. Sizes of 0
-// count as 1: partial products are formed too.
+enum { HEADS_LOG = 40, TENSOR_LOG = 56, PAIRS_LOG = 58 };
+
+// A tensor of batch x heads x len rows of row_bytes. Sizes of 0 count as 1: partial products are formed too.
 static int check_tensor(const char *name, int64_t batch, int64_t heads, int64_t len, int64_t row_bytes,
                         struct error *err) {
-  int64_t left = (int64_t)1 << 62;
+  int64_t left = (int64_t)1 << TENSOR_LOG;
   left /= row_bytes;
   left /= heads;
   left /= batch > 1 ? batch : 1;
   if (len <= left) return STROBE_OK;
   return fail(err, STROBE_INVALID,
-              "%s of batch %lld, %lld heads, %lld rows of %lld bytes: a tensor must fit in 2^62 bytes; %lld rows would",
-              name, (long long)batch, (long long)heads, (long long)len, (long long)row_bytes, (long long)left);
+              "%s of batch %lld, %lld heads, %lld rows of %lld bytes: a tensor must fit in 2^%d bytes; %lld rows would",
+              name, (long long)batch, (long long)heads, (long long)len, (long long)row_bytes, TENSOR_LOG,
+              (long long)left);
 }
 
+// So that no size of memory overflows 64 bits: neither offsets into tensors nor copies of K and V (rows of f32, padded,
+// or of three bf16), what a kernel keeps of tiles of up to 256 queries, nor S of algo=standard.
 static int check_products(const struct problem *p, struct error *err) {
   const struct spec *s = &p->spec;
   const int64_t f32 = (int64_t)sizeof(float);
   const int64_t q_row = (int64_t)s->head_dim * dtype_table[s->q].bytes, k_row = (s->head_dim + 7) / 8 * 8 * f32;
   const int64_t o_row = (int64_t)s->head_dim_v * dtype_table[s->o].bytes, v_row = (s->head_dim_v + 7) / 8 * 8 * f32;
+  const int64_t heads_most = ((int64_t)1 << HEADS_LOG) / (p->batch > 1 ? p->batch : 1);
+  if (p->heads > heads_most)
+    return fail(err, STROBE_INVALID, "heads %lld of batch %lld: must be 2^%d heads in all at most; %lld of each would",
+                (long long)p->heads, (long long)p->batch, HEADS_LOG, (long long)heads_most);
   int status = check_tensor("q", p->batch, p->heads, p->q_len, q_row, err);
   if (!status) status = check_tensor("k", p->batch, p->heads_kv, p->kv_len, k_row, err);
   if (!status) status = check_tensor("v", p->batch, p->heads_kv, p->kv_len, v_row, err);
   if (!status) status = check_tensor("o", p->batch, p->heads, p->q_len, o_row, err);
-  if (!status) status = check_tensor("lse", p->batch, p->heads, p->q_len, (int64_t)sizeof(float), err);
-  return status;
+  if (!status) status = check_tensor("lse", p->batch, p->heads, p->q_len, f32, err);
+  if (status) return status;
+  const int64_t rows = (p->batch > 1 ? p->batch : 1) * p->heads * (p->q_len > 1 ? p->q_len : 1);
+  const int64_t keys_most = ((int64_t)1 << PAIRS_LOG) / rows;
+  if (p->kv_len <= keys_most) return STROBE_OK;
+  return fail(err, STROBE_INVALID,
+              "kv_len %lld of batch %lld, %lld heads, q_len %lld: must be 2^%d pairs of a query and a key at most; "
+              "kv_len %lld would",
+              (long long)p->kv_len, (long long)p->batch, (long long)p->heads, (long long)p->q_len, PAIRS_LOG,
+              (long long)keys_most);
 }
 
 int problem_complete(struct problem *p, struct error *err) {
@@ -74,6 +89,11 @@ int problem_complete(struct problem *p, struct error *err) {
   if (!status) status = check_products(&full, err);
   if (!status) *p = full;
   return status;
+}
+
+int problem_check(const struct problem *p, struct error *err) {
+  struct problem full = *p;
+  return problem_complete(&full, err);
 }
 
 int64_t problem_diagonal(const struct problem *p) {

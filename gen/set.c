@@ -80,6 +80,7 @@ static int add_instance(struct kernel_set *set, const struct problem *p, const s
   config_clear(&e.instance.config);
   const bool several = !fields->targets || strchr(fields->targets, ',');
   int status = find_printer(fields->printer, t, several, &e.printer, err);
+  if (!status) status = problem_check(p, err);
   if (!status) status = spec_supported(&p->spec, t, err);
   if (!status && fields->config) status = config_parse(fields->config, &e.instance.config, err);
   if (!status && !fields->config && set->choose)

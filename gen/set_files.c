@@ -87,9 +87,15 @@ static int refuse_strange(const struct output *o, const char *path, struct error
   return status;
 }
 
+// The rule for make, if there is one, is the last text.
 static int write_locked(const struct set_files *f, struct file_text *texts, int n, int *changed, struct error *err) {
   int status = 0;
-  for (int i = 0; i < f->n && !status; i++) status = refuse_strange(&f->output[i], texts[i].path, err);
+  for (int i = 0; i < f->n && !status; i++) {
+    status = refuse_strange(&f->output[i], texts[i].path, err);
+    if (!status && n > f->n && file_same(texts[f->n].path, texts[i].path))
+      status = fail(err, STROBE_INVALID, "--depfile \"%.200s\" is one of the emitted files: must be another file",
+                    texts[f->n].path);
+  }
   if (status) return status;
   for (int i = 0; i < n / 2; i++) { // the manifest last
     const struct file_text swap = texts[i];
@@ -148,7 +154,7 @@ int set_files_write(const struct set_files *f, const char *dir, const char *depf
 static void make_word(const char *text, struct buf *out) {
   for (; *text; text++) {
     if (*text == '$') buf_char(out, '$');
-    if (strchr(" #", *text)) buf_char(out, '\\');
+    if (strchr(" \t#:", *text)) buf_char(out, '\\');
     buf_char(out, *text);
   }
 }

@@ -87,7 +87,7 @@ static const char *text_of(const struct fields *f, int field) {
   return f->value[field].len ? f->value[field].data : NULL;
 }
 
-static int add_file(struct kernel_set *set, const struct fields *f, int number, struct error *err) {
+static int add_file(struct kernel_set *set, const struct fields *f, int at, struct error *err) {
   const char *file = text_of(f, FIELD_FILE);
   const size_t len = file ? strlen(file) : 0;
   for (int i = 0; i < FIELD_COUNT; i++)
@@ -95,7 +95,7 @@ static int add_file(struct kernel_set *set, const struct fields *f, int number, 
   if (!text_of(f, FIELD_SPEC) || (len > 2 && !strcmp(file + len - 2, ".h"))) return 0; // a header is its source's
   const struct set_line line = {text_of(f, FIELD_SPEC), text_of(f, FIELD_TARGET), text_of(f, FIELD_PRINTER),
                                 text_of(f, FIELD_CONFIG), text_of(f, FIELD_TUNED)};
-  return set_add(set, &line, number, err);
+  return set_add(set, &line, at, err);
 }
 
 static int take_name(const char *key, const char *value, char out[65], struct error *err) {
@@ -105,30 +105,42 @@ static int take_name(const char *key, const char *value, char out[65], struct er
   return status;
 }
 
-static int top_member(struct kernel_set *set, const struct json_reader *r, struct error *err) {
-  if (!strcmp(r->key.data, "name")) return take_name("name", r->text.data, set->name, err);
-  if (!strcmp(r->key.data, "prefix")) return take_name("prefix", r->text.data, set->prefix, err);
+static int top_member(struct kernel_set *set, const struct json_reader *r, enum json_event event, struct error *err) {
+  const bool name = !strcmp(r->key.data, "name");
+  if (!name && strcmp(r->key.data, "prefix")) return 0;
+  if (event != JSON_TEXT) return fail(err, STROBE_INVALID, "\"%s\": must be a string", r->key.data);
+  return take_name(r->key.data, r->text.data, name ? set->name : set->prefix, err);
+}
+
+static int file_member(struct fields *f, const struct json_reader *r, enum json_event event, struct error *err) {
+  static const char *const names[FIELD_COUNT] = {"file", "spec", "config", "target", "printer", "tuned"};
+  int i = 0;
+  while (i < FIELD_COUNT && strcmp(r->key.data, names[i])) i++;
+  if (i == FIELD_COUNT) return 0;
+  if (event != JSON_TEXT) return fail(err, STROBE_INVALID, "\"%s\": must be a string", names[i]);
+  f->value[i].len = 0;
+  buf_str(&f->value[i], r->text.data);
   return 0;
 }
 
-static void file_member(struct fields *f, const struct json_reader *r) {
-  static const char *const names[FIELD_COUNT] = {"file", "spec", "config", "target", "printer", "tuned"};
-  for (int i = 0; i < FIELD_COUNT; i++)
-    if (!strcmp(r->key.data, names[i])) f->value[i].len = 0, buf_str(&f->value[i], r->text.data);
-}
-
-static int parse(struct kernel_set *set, struct json_reader *r, struct fields *f, struct error *err) {
-  int status = 0, number = 0;
+// *line: of what an error is about.
+static int parse(struct kernel_set *set, struct json_reader *r, struct fields *f, int *line, struct error *err) {
+  int status = 0, begin = 0;
   bool in_files = false;
   for (enum json_event event; !status && (event = json_read(r, err)) != JSON_DONE;) {
+    *line = json_read_line(r);
     if (event == JSON_ERROR) return STROBE_INVALID;
-    if (event == JSON_ARRAY && r->depth == 2) in_files = !strcmp(r->key.data, "files");
-    if (event == JSON_TEXT && r->depth == 1) status = top_member(set, r, err);
+    const bool opens = event == JSON_OBJECT || event == JSON_ARRAY, closes = event == JSON_CLOSE;
+    const int depth = r->depth - opens; // of what the value is in
+    if (event == JSON_ARRAY && depth == 1) in_files = !strcmp(r->key.data, "files");
+    if (!closes && depth == 1) status = top_member(set, r, event, err);
     if (!in_files) continue;
-    if (event == JSON_OBJECT && r->depth == 3)
+    if (event == JSON_OBJECT && depth == 2) {
+      begin = *line;
       for (int i = 0; i < FIELD_COUNT; i++) f->value[i].len = 0;
-    if (event == JSON_TEXT && r->depth == 3) file_member(f, r);
-    if (event == JSON_CLOSE && r->depth == 2) status = add_file(set, f, ++number, err);
+    }
+    if (!closes && depth == 3) status = file_member(f, r, event, err);
+    if (closes && depth == 2) status = add_file(set, f, *line = begin, err);
   }
   return status;
 }
@@ -143,8 +155,8 @@ int set_parse_manifest(struct kernel_set *set, struct slice text, struct error *
   struct fields f = {{{0}}};
   struct error why = {0};
   json_read_start(&r, text.at, text.len);
-  int status = parse(set, &r, &f, &why);
-  if (status) status = fail(err, why.status, "%s: %s", set->file, why.text);
+  int line = 0, status = parse(set, &r, &f, &line, &why);
+  if (status) status = set_fail(set, line, &why, err);
   for (int i = 0; i < FIELD_COUNT; i++) buf_free(&f.value[i]);
   json_read_free(&r);
   return status;

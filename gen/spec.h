@@ -145,7 +145,8 @@ void config_clear(struct config *c);                                    // all f
 // apply.
 int config_parse(const char *text, struct config *c, struct error *err);
 
-// Fills the fields that are unset with the heuristic for this spec, target and (if not NULL) problem sizes, then checks
+// Fills the fields that are unset with the heuristic for this spec, target and (if not NULL) problem sizes (-1 or what
+// problem_check takes), then checks
 // that the whole is feasible: registers, divisibility, code size. On failure err says which field, why, and what would
 // be.
 int config_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
@@ -228,8 +229,9 @@ int problem_parse(const char *text, struct problem *p, struct error *err);
 void problem_print(const struct problem *p, struct buf *out);
 void spec_print(const struct spec *s, struct buf *out);
 // Sizes of a problem that are still -1 get: batch 1, heads 1, heads_kv = heads, kv_len = q_len; q_len 1024. Then checks
-// sizes and products.
+// sizes and products: at most 2^56 bytes of a tensor, 2^40 heads in all, 2^58 pairs of a query and a key.
 int problem_complete(struct problem *p, struct error *err);
+int problem_check(const struct problem *p, struct error *err); // the same of a copy
 // kv's dtype if q has the same, else f32.
 enum dtype spec_p(const struct spec *s);
 // Refuses what the target can't do with the spec (dtype, head_dim); the sentence names the nearest that works.

@@ -168,7 +168,7 @@ static int assertion(struct render *r, const struct line *l) {
 static int open_file(struct render *r, const char *name, size_t len, const struct template_file **out) {
   for (int i = 0; i < r->n_files; i++)
     if (strlen(r->files[i].name) == len && !memcmp(r->files[i].name, name, len)) return *out = &r->files[i], 0;
-  if (r->n_files == MAX_FILES) return fail(r->err, STROBE_INVALID, "more than %d template files", MAX_FILES);
+  if (r->n_files == TPL_MAX_FILES) return fail(r->err, STROBE_INVALID, "more than %d template files", TPL_MAX_FILES);
   struct kept *k = malloc(sizeof *k + len + 1);
   if (!k) return fail(r->err, STROBE_NO_MEMORY, "out of memory");
   memcpy(k->text, name, len);

@@ -1,22 +1,5 @@
 // The template engine: text with `$` directives in, text out. It knows nothing of attention, vector registers or files.
-//
-// Dialect (the reference is templates/README.md):
-//   $for I in A..B, J in C..D     body once per value, J fastest; half-open; B <= A gives nothing; `A..B step S`, S >=
-//   1 $if expr / $elif expr / $else $let NAME = expr              binds NAME until the enclosing body (or file, for an
-//   include) ends; rebinding shadows $assert expr, "why"           a false expr is an error whose text is why (with ${}
-//   substituted) $include "file" with A = 1, B = x + 1     renders a file at this point and indentation; it sees the
-//   names of the includer $vreg TEXT                    handed to the sink (declares vector registers; they live until
-//   the enclosing body ends) $block TEXT                   its body may hold only directives, `@` lines and comments;
-//   handed to the sink as begin/end $constants                    handed to the sink: the place for a table that is
-//   known only at the end
-//   $# text                       comment of the template; not output
-//   @op operands                  handed to the sink
-//   anything else                 output, with ${expr} substituted and `$$` for a dollar sign
-// A body is what is indented deeper than its directive; output is de-indented by that depth, so that it looks
-// hand-written.
-// `${join(I, A..B, "sep", "text ${I}")}` repeats. In `@`, `$vreg` and `$block` text, a bare identifier that is bound to
-// an integer or a string in scope is replaced by its value (so `@fma s[I][J], q[J], bcast k[I*ldk + X]` arrives as
-// `s[0][1], q[1], bcast k[0*ldk + 17]`).
+// The dialect is described in templates/README.md.
 #ifndef STROBE_GEN_TEMPLATE_H
 #define STROBE_GEN_TEMPLATE_H
 
@@ -24,6 +7,8 @@
 #include "error.h"
 
 #include <stdint.h>
+
+enum { TPL_MAX_FILES = 80 }; // of one render
 
 struct tpl_binding {
   const char *name;

@@ -6,7 +6,7 @@
 #include "template.h"
 #include "template_file.h"
 
-enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_FILES = 80, MAX_JOIN = 16 };
+enum { MAX_INCLUDE = 32, MAX_NESTING = 200, MAX_JOIN = 16 };
 
 struct binding {
   int symbol, hidden; // the binding of the same name that this one shadows, -1: none
@@ -26,7 +26,7 @@ struct render {
   struct symbols symbols;
   struct binding *bindings;
   int n_bindings, cap_bindings;
-  struct template_file files[MAX_FILES];
+  struct template_file files[TPL_MAX_FILES];
   int n_files;
   struct tpl_place chain[MAX_INCLUDE + 1]; // where each open include stands
   int depth, nesting, joins;

@@ -30,7 +30,7 @@ struct tensors {
 };
 
 // allocator NULL: 64-byte aligned memory of malloc's. scale is taken as it is. q, k and v are zero until inputs_fill.
-// STROBE_INVALID (a size below 0 or a product of sizes beyond 2^62 bytes), STROBE_NO_MEMORY: then *t is all zero.
+// STROBE_INVALID (a size below 0 or more than 2^60 elements), STROBE_NO_MEMORY: then *t is all zero.
 int tensors_create(const struct problem *p, enum layout layout, int64_t pad, float scale,
                    const struct tensor_allocator *allocator, struct tensors *t, struct error *err);
 void tensors_free(struct tensors *t);   // back to {0}

@@ -158,7 +158,7 @@ static void bad_specs(void **state) {
       {"emit d64 --target avx512 --set stages=3 -o .", "stages", "2"},
       {"emit d64 --target avx512 --set tile_n=8,block_m=64 -o .", "registers", "32"},
       {"explain d64:h5/2", "heads", "h5/1"},
-      {"explain d64:b9999999h9999999q9999999k9999999", "batch", "2^62"},
+      {"explain d64:b9999999h9999999q9999999k9999999", "batch", "2^40"},
       {"verify d64:q8k8 d64:q8k8:zzz", "zzz", "nearest"},
       {"list d64 d64:f23", "f23", "'f32' is the nearest"},
       {"list e64", "e64", "d128"},
@@ -206,6 +206,7 @@ static void bad_tensors(void **state) {
       {RUN "-o ./v.npy", "v.npy", "--v"},
       {RUN "-o o.npy --lse k.npy", "k.npy", "--k"},
       {RUN "-o o.npy --lse o.npy", "--lse", "-o"},
+      {RUN "-o o.npy --lse ./o.npy", "--lse", "-o"},
       {RUN "-o no/such/o.npy", "no/such/o.npy", "No such file"},
       {RUN "-o /proc/o.npy", "/proc/o.npy", ""},
       {RUN "-o o.npy --backend jit", "jit", "code"},
@@ -217,6 +218,16 @@ static void bad_tensors(void **state) {
 }
 
 // It can be emitted for all the same.
+static void a_cap_that_is_no_target(void **state) {
+  (void)state;
+  setenv("STROBE_MAX_TARGET", "avx215", 1);
+  refuses("verify d64", "STROBE_MAX_TARGET \"avx215\"", "avx512");
+  works("verify --help");
+  setenv("STROBE_MAX_TARGET", "sm90a", 1);
+  refuses("list", "STROBE_MAX_TARGET \"sm90a\"", "c99");
+  unsetenv("STROBE_MAX_TARGET");
+}
+
 static void a_target_this_machine_lacks(void **state) {
   (void)state;
   int lacking = 0;
@@ -373,6 +384,7 @@ int main(int argc, char **argv) {
       cmocka_unit_test(bad_usage),
       cmocka_unit_test(bad_specs),
       cmocka_unit_test(bad_tensors),
+      cmocka_unit_test(a_cap_that_is_no_target),
       cmocka_unit_test(a_target_this_machine_lacks),
       cmocka_unit_test(directories_that_cannot_be_written),
       cmocka_unit_test(a_full_disk),

@@ -66,6 +66,11 @@ static void tunes_and_records(void **state) {
   o = works("db show --db t.txt");
   assert_non_null(strstr(o->out, "d32:f32"));
   works("db show --all --json --db t.txt");
+  setenv("STROBE_DB", "t.txt", 1);
+  o = works("explain d32:f32:b1h2q128k128 --json");
+  assert_non_null(strstr(o->out, "\"from\": \"tuned\""));
+  assert_non_null(strstr(o->out, "\"why\": \"measured on this machine\""));
+  unsetenv("STROBE_DB");
   works("db export --c --db t.txt -o tunings.c");
   works("db export --c same.c --db t.txt");
   assert_true(shell("cmp -s tunings.c same.c"));

@@ -205,6 +205,8 @@ static void texts_say_where_they_come_from(void **state) {
     struct emitted e, again;
     char hash[20];
     if (!emit_case(&cases[n], &p, &i, &e)) continue;
+    assert_int_equal(e.stats.scratch_bytes % 64, 0); // what its _bytes says goes to aligned_alloc(64, ...)
+    assert_null(strstr(e.header.data, "= 1f"));      // head_dim 1
     emit_case(&cases[n], &p, &i, &again);
     assert_string_equal(e.source.data, again.source.data);
     assert_string_equal(e.header.data, again.header.data);

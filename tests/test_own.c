@@ -98,7 +98,8 @@ static void json_is_read_or_refused(void **state) {
     err = (struct error){0};
     json_read_start(&r, bad[i], strlen(bad[i]));
     while ((event = json_read(&r, &err)) != JSON_ERROR && event != JSON_DONE) {}
-    if (event != JSON_ERROR || !strstr(err.text, "line ")) fail_msg("%s: %s", bad[i], err.text);
+    if (event != JSON_ERROR || !strstr(err.text, "not JSON: ") || json_read_line(&r) < 1)
+      fail_msg("%s: %s", bad[i], err.text);
     json_read_free(&r);
   }
 }
@@ -129,10 +130,15 @@ static void bad_lines_are_one_sentence(void **state) {
       {"", "bad.txt: ", "no kernel"},
       {"d64 a b c d e f g h i j k l m n o p", "words", "bad.txt:1: "},
       {"d64\001", "control character 1", "bad.txt:1: "},
-      {"{\"name\": \"a\", \"files\": [{\"file\": \"x.c\", \"spec\": \"d0\"}]}", "bad.txt: ", "head_dim"},
+      {"{\"name\": \"a\", \"files\": [{\"file\": \"x.c\", \"spec\": \"d0\"}]}", "bad.txt:1: ", "head_dim"},
       {"{\"name\": \"a b\", \"files\": []}", "name \"a b\"", "letters"},
       {"{\"files\": []}", "bad.txt: ", "no kernel"},
-      {"{\"files\": [", "bad.txt: line 1: ", "JSON"},
+      {"{\"files\": [", "bad.txt:1: ", "JSON"},
+      {"{\n\"files\": [\n{\"spec\": \"d8\"},\n{\n\"spec\": \"d0\"}]}", "bad.txt:4: ", "head_dim"},
+      {"{\"files\": [{\"spec\": \"d8\",\n\"printer\": 7}]}", "bad.txt:2: ", "\"printer\": must be a string"},
+      {"{\"files\": [{\"spec\": \"d8\",\n\"config\": null}]}", "bad.txt:2: ", "\"config\": must be a string"},
+      {"{\"files\": [{\"spec\": \"d8\",\n\"target\": [\"c99\"]}]}", "bad.txt:2: ", "\"target\": must be a string"},
+      {"{\n\"prefix\": {}, \"files\": []}", "bad.txt:2: ", "\"prefix\": must be a string"},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     write_text("bad.txt", rows[i].text);
@@ -285,6 +291,19 @@ static void check_finds_what_is_stale(void **state) {
   checks("emit d16:f32:causal --target c99 --check checked", 1, "extra attn_dispatch.c", "0 changed, 0 missing");
 }
 
+static void the_depfile_is_no_file_of_the_set(void **state) {
+  (void)state;
+  assert_int_equal(shell("mkdir '%s/nd' && ln '%s/set.txt' '%s/nd/link.txt'", dir, dir, dir), 0);
+  refuses("emit --set-file set.txt -o nd/set --depfile set.txt", "--depfile \"set.txt\"", "another file");
+  refuses("emit --set-file set.txt -o nd/set --depfile nd/link.txt", "--depfile \"nd/link.txt\"", "made of");
+  refuses("emit --set-file set.txt -o nd/set --depfile nd/../nd/set/manifest.json", "manifest.json", "emitted files");
+  refuses("emit --set-file set.txt -o nd/set --depfile nd/set/attn_dispatch.c", "attn_dispatch.c", "emitted files");
+  assert_int_equal(shell("test \"$(ls %s/nd)\" = link.txt", dir), 0);
+  char *text = read_text("set.txt");
+  assert_string_equal(text, set_text);
+  free(text);
+}
+
 static void the_depfile_is_a_rule_of_make(void **state) {
   (void)state;
   assert_int_equal(shell("mkdir -p '%s/tpl/set' && cp templates/set/dispatch.h '%s/tpl/set/'", dir, dir), 0);
@@ -295,12 +314,32 @@ static void the_depfile_is_a_rule_of_make(void **state) {
   assert_non_null(
       strstr(text, "dep/CMakeLists.txt: \\\n s\\#t.txt \\\n tpl/set/dispatch.h\ns\\#t.txt:\ntpl/set/dispatch.h:\n"));
   free(text);
+  assert_int_equal(shell("cp %s/set.txt '%s/a:b.txt'", dir, dir), 0);
+  works("emit --set-file a:b.txt -o o:p --depfile colon.d");
+  text = read_text("colon.d");
+  assert_true(!strncmp(text, "o\\:p/manifest.json \\\n", 21));
+  assert_non_null(strstr(text, ": \\\n a\\:b.txt\na\\:b.txt:\n"));
+  free(text);
+  write_text("Makefile", "all: o\\:p/attn_dispatch.c\no\\:p/attn_dispatch.c:\n\techo new\ninclude colon.d\n");
+  assert_int_equal(shell("cd %s && make -q", dir), 0);
+  assert_int_equal(shell("cd %s && touch -d '1 hour' a:b.txt && make -q", dir), 1);
   write_text("Makefile", "all: dep/attn_dispatch.c\ndep/attn_dispatch.c:\n\techo new\ninclude rule.d\n");
   assert_int_equal(shell("cd %s && make -q", dir), 0);
   assert_int_equal(shell("cd %s && touch -d '1 hour' tpl/set/dispatch.h && make -q", dir), 1);
 }
 
 // ---- trouble ----
+
+// A template that is there and can't be read is not replaced by the built-in one.
+static void templates_that_cannot_be_read(void **state) {
+  (void)state;
+  assert_int_equal(shell("mkdir -p '%s/bent/cpu/attn_fwd.c' '%s/bent/set'", dir, dir), 0);
+  assert_int_equal(shell("ln -s dispatch.h '%s/bent/set/dispatch.h'", dir), 0);
+  refuses("emit d16:f32 --target c99 --template-dir bent -o none", "bent/cpu/attn_fwd.c", "regular file");
+  refuses("emit d16:f32 --target avx512 --template-dir bent -o none", "bent/cpu/attn_fwd.c", "regular file");
+  works("emit d16:f32:q1 --target c99 --template-dir bent -o decode");
+  refuses("emit d16:f32:q1 --target c99 --template-dir bent --name attn -o none", "bent/set/dispatch.h", "symbolic");
+}
 
 static void a_full_disk_leaves_the_earlier_files(void **state) {
   (void)state;
@@ -340,7 +379,8 @@ int main(int argc, char **argv) {
       cmocka_unit_test(the_list_is_what_is_written),      cmocka_unit_test(the_same_everywhere),
       cmocka_unit_test(the_manifest_tells_the_truth),     cmocka_unit_test(check_finds_what_is_stale),
       cmocka_unit_test(the_depfile_is_a_rule_of_make),    cmocka_unit_test(a_full_disk_leaves_the_earlier_files),
-      cmocka_unit_test(emits_into_one_directory_at_once),
+      cmocka_unit_test(emits_into_one_directory_at_once), cmocka_unit_test(the_depfile_is_no_file_of_the_set),
+      cmocka_unit_test(templates_that_cannot_be_read),
   };
   (void)argc;
   if (!find_binary(argv[0])) return 1;

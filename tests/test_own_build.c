@@ -194,13 +194,15 @@ static void bad_arguments(const struct set_library *a) {
                                    .q_len = 0,
                                    .kv_len = 0,
                                    .scale = 1};
-  struct strobe_args bad[8];
-  static const char *const words[8] = {"abi",         "size",   "batch -1",       "heads 0",
-                                       "must divide", "kv_len", "o.data is NULL", "1e14"};
-  for (int i = 0; i < 8; i++) bad[i] = good;
+  struct strobe_args bad[10];
+  static const char *const words[10] = {"abi",    "size",           "batch -1", "heads 0", "must divide",
+                                        "kv_len", "o.data is NULL", "1e14",     "1e12",    "1e18"};
+  for (int i = 0; i < 10; i++) bad[i] = good;
   bad[0].abi++, bad[1].size--, bad[2].batch = -1, bad[3].heads = 0, bad[4].heads_kv = 3, bad[5].kv_len = 1ll << 40;
   bad[6].q_len = 1, bad[6].o.data = NULL;
   bad[7].batch = bad[7].heads = bad[7].q_len = 1 << 30;
+  bad[8].batch = bad[8].heads = 1 << 21, bad[8].q_len = 2;
+  bad[9].q_len = bad[9].kv_len = 1ll << 30;
   assert_int_equal(a->forward(&p, &good, NULL, 0, m, sizeof m), 0); // nothing to do
   float y[20 * 32];
   for (int i = 0; i < 20 * 32; i++) y[i] = 1;
@@ -210,7 +212,7 @@ static void bad_arguments(const struct set_library *a) {
   no_keys.q = no_keys.o = (struct strobe_tensor){y, 20 * 32, 16, 32};
   assert_int_equal(a->forward(&p, &no_keys, NULL, 0, m, sizeof m), 0);
   for (int i = 0; i < 20 * 32; i++) assert_true(y[i] == 0);
-  for (int i = 0; i < 8; i++) {
+  for (int i = 0; i < 10; i++) {
     assert_int_equal(a->forward(&p, &bad[i], NULL, 0, m, sizeof m), 1);
     if (!strstr(m, words[i])) fail_msg("%d: %s", i, m);
   }

@@ -223,15 +223,19 @@ static void refuses_sizes_that_overflow(void **state) {
   static const struct {
     const char *text, *says; // NULL: allowed
   } cases[] = {
-      {"d64:bf16:b1h1q1099511627776k1099511627776", NULL},
-      {"d64:f32:b16384h1q1099511627776k1", NULL}, // 2^14 2^40 2^8 bytes: 2^62 exactly
-      {"d64:f32:b16384h2q1099511627776k1", "q of batch 16384, 2 heads"},
-      {"d64:f32:b16384h2/1q1k1099511627776", NULL},
-      {"d64:f32:b32768h1q1k1099511627776", "549755813888 rows would"},
-      {"d64:f32:b1099511627776h1099511627776q1k1", "must fit in 2^62 bytes"},
-      {"d64:f32:b0h1099511627776q1099511627776k1", "must fit in 2^62 bytes"},
-      {"d64v576:f32:b16384h1q1k1099511627776", "v of batch 16384"},
-      {"d1:bf16:b2097152h1q1099511627776k1", "lse of batch 2097152"},
+      {"d64:bf16:b1h1q536870912k536870912", NULL}, // 2^58 pairs exactly
+      {"d64:bf16:b1h1q536870912k536870913", "kv_len 536870912 would"},
+      {"d64:bf16:b1h1q1099511627776k1099511627776", "2^58 pairs of a query and a key"},
+      {"d64:f32:b256h1q1099511627776k1", NULL}, // 2^8 2^40 2^8 bytes: 2^56 exactly
+      {"d64:f32:b256h2q1099511627776k1", "q of batch 256, 2 heads"},
+      {"d64:f32:b256h2/1q1k1099511627776", NULL},
+      {"d64:f32:b512h1q1k1099511627776", "549755813888 rows would"},
+      {"d64:f32:b1099511627776h1q1k1", NULL},
+      {"d64:f32:b1099511627776h2q1k1", "1 of each would"},
+      {"d64:f32:b1099511627776h1099511627776q1k1", "2^40 heads in all"},
+      {"d64:f32:b0h1099511627776q1099511627776k1", "must fit in 2^56 bytes"},
+      {"d64v576:f32:b256h1q1k1099511627776", "v of batch 256"},
+      {"d1:bf16:b32768h1q1099511627776k1", "lse of batch 32768"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
     struct problem p;

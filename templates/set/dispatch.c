@@ -138,6 +138,10 @@ static int check_args(const struct strobe_args *a, struct message m) {
     return refuse(m, ${P}_INVALID, "args->heads_kv %lld: must divide heads %lld", a->heads_kv, a->heads);
   if ((double)a->batch * (double)a->heads * ((double)a->q_len + (double)a->kv_len) > 1e14)
     return refuse(m, ${P}_INVALID, "args: batch x heads x (q_len + kv_len) must be at most 1e14");
+  if ((double)a->batch * (double)a->heads > 1e12)
+    return refuse(m, ${P}_INVALID, "args: batch x heads must be at most 1e12");
+  if ((double)a->batch * (double)a->heads * (double)a->q_len * (double)a->kv_len > 1e18)
+    return refuse(m, ${P}_INVALID, "args: batch x heads x q_len x kv_len must be at most 1e18");
   return ${P}_OK;
 }
 
