@@ -144,15 +144,13 @@ static const char *writable_and_executable(char *line, size_t size) {
   return found;
 }
 
-static int run_plan(const strobe_plan *plan, const struct strobe_plan_info *info, struct verify_result *r,
-                    struct error *err) {
-  struct verify_case c = {.kind = input_kind_find("normal"), .seed = 1, .layout = LAYOUT_BNHD};
+static int run_plan(const struct problem *p, const strobe_plan *plan, const struct strobe_plan_info *info,
+                    struct verify_result *r, struct error *err) {
+  struct verify_case c = {.problem = *p, .kind = input_kind_find("normal"), .seed = 1, .layout = LAYOUT_BNHD};
   struct config config;
   struct tensors t;
   config_clear(&config);
-  int status = problem_parse("d32:f32:b1h1q17k33", &c.problem, err);
-  if (!status) status = problem_complete(&c.problem, err);
-  if (!status) status = config_parse(info->config, &config, err);
+  int status = config_parse(info->config, &config, err);
   c.scale = default_scale(&c.problem.spec);
   if (status || (status = verify_create(&c, NULL, &t, err))) return status;
   const struct strobe_io io = cmd_io(&t.args, NULL);
@@ -163,24 +161,26 @@ static int run_plan(const strobe_plan *plan, const struct strobe_plan_info *info
 }
 
 // Compiles and runs one small kernel; the sentence about what went wrong, if anything, is in err.
-static int try_kernel(struct doctor *d, strobe_context *ctx, const struct target *t, const char *backend,
-                      struct error *err) {
+static int try_kernel(struct doctor *d, strobe_context *ctx, const struct target *t, struct error *err) {
   struct problem p;
   strobe_plan *plan = NULL;
   struct strobe_plan_info info;
   struct verify_result r;
   char name[64];
   snprintf(name, sizeof name, "JIT %s", t->name);
-  int status = problem_parse("d32:f32:b1h1q17k33", &p, err);
+  const bool cuda = t->family == FAMILY_CUDA;
+  const char *const backend = cuda ? "cuda" : t->vregs ? "code" : "scalar";
+  int status = problem_parse(cuda ? "d64:bf16:b1h1q17k33" : "d32:f32:b1h1q17k33", &p, err);
+  if (!status) status = problem_complete(&p, err);
   if (!status)
     status = cmd_plan(ctx, &(struct cmd_plan){.problem = &p, .target = t->name, .backend = backend}, &plan, &info, err);
-  if (!status) status = run_plan(plan, &info, &r, err);
+  if (!status) status = run_plan(&p, plan, &info, &r, err);
   if (!status && !r.ok)
     status = fail(err, STROBE_INTERNAL, "the kernel ran, but its output is wrong: error %.3g, bound %.3g", r.o.err,
                   r.o.bound);
   if (!status)
-    finding(d, FINE, name, "%s: render %.2f ms, encode %.2f ms, libtcc %.2f ms, load %.2f ms; output right", backend,
-            info.render_ms, info.encode_ms, info.compile_ms, info.load_ms);
+    finding(d, FINE, name, "%s: render %.2f ms, encode %.2f ms, %s %.2f ms, load %.2f ms; output right", backend,
+            info.render_ms, info.encode_ms, cuda ? "NVRTC" : "libtcc", info.compile_ms, info.load_ms);
   else
     finding(d, BROKEN, name, "%s: %s", backend, err->text);
   strobe_plan_destroy(plan);
@@ -195,7 +195,7 @@ static void check_jit(struct doctor *d) {
     const struct target *t = &target_table[i];
     if (!cpu_has_target(t)) continue;
     tried++;
-    try_kernel(d, ctx, t, t->vregs ? "code" : "scalar", &why);
+    try_kernel(d, ctx, t, &why);
   }
   d->jit_works = !status && !why.status && tried;
   char line[512];

@@ -75,6 +75,16 @@ static void explain_knows_the_record(void **state) {
   unlink(path_of("t.txt.lock"));
 }
 
+// The driver is none that computes; a kernel it can compile is what doctor tries.
+static void doctor_tries_a_kernel_for_the_gpu(void **state) {
+  (void)state;
+  const struct outcome *o = strobe("doctor");
+  const char *line = strstr(o->out, "JIT sm90a");
+  assert_non_null(line);
+  if (!strstr(line, "cuda: the kernel ran, but its output is wrong")) fail_msg("%s", line);
+  assert_int_equal(o->code, 1);
+}
+
 static void refusals(void **state) {
   (void)state;
   refuses("bench --target sm90a", "PROBLEM... is missing", "--suite hopper");
@@ -100,6 +110,7 @@ int main(int argc, char **argv) {
   (void)argc;
   if (!find_binary(argv[0]) || !make_directory()) return 1;
   const struct CMUnitTest tests[] = {cmocka_unit_test(suite), cmocka_unit_test(jit),
-                                     cmocka_unit_test(explain_knows_the_record), cmocka_unit_test(refusals)};
+                                     cmocka_unit_test(explain_knows_the_record),
+                                     cmocka_unit_test(doctor_tries_a_kernel_for_the_gpu), cmocka_unit_test(refusals)};
   return cmocka_run_group_tests(tests, start, remove_directory);
 }
