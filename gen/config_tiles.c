@@ -53,8 +53,7 @@ int64_t tiles_scratch_bytes(const struct instance *i) {
   const int64_t floats =
       (q / 2 + v_width + 2) * v[CFG_BLOCK_M] + (2 * v[CFG_BLOCK_N] + p + 4) * tiles_rows(v[CFG_BLOCK_M]);
   const int64_t finite = s->mask == MASK_FULL && !split ? 0 : 2 * v[CFG_BLOCK_N] * v_width * kv_parts;
-  const int64_t longer = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v;
-  const int64_t zeros = (longer * dtype_table[s->kv].bytes + 63) / 64 * 64;
+  const int64_t zeros = ((int64_t)s->head_dim_v * dtype_table[s->kv].bytes + 63) / 64 * 64;
   return 4 * (floats + TILE) + finite + (split ? 4 * TILE * TILE : 64 * v_width) + zeros;
 }
 
