@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,7 +21,7 @@ static int io_error(const char *doing, const char *path, struct error *err) {
 int file_read(const char *path, struct buf *out, struct error *err) {
   struct stat st;
   const size_t start = out->len;
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  const int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); // a FIFO is refused, not waited for
   if (fd < 0) return io_error("cannot read", path, err);
   int status = fstat(fd, &st) ? io_error("cannot read", path, err) : 0;
   if (!status && !S_ISREG(st.st_mode))
@@ -44,7 +45,13 @@ struct staged {
   bool existed, same, renamed;
 };
 
+bool file_may_hold(size_t len) {
+  struct rlimit limit;
+  return getrlimit(RLIMIT_FSIZE, &limit) || limit.rlim_cur == RLIM_INFINITY || len <= limit.rlim_cur;
+}
+
 static int write_all(int fd, const char *data, size_t len) {
+  if (!file_may_hold(len)) return errno = EFBIG, -1;
   while (len) {
     const ssize_t n = write(fd, data, len);
     if (n < 0 && errno == EINTR) continue;

@@ -20,6 +20,9 @@ int file_read(const char *path, struct buf *out, struct error *err);
 // STROBE_INVALID, STROBE_NO_MEMORY.
 int files_write(const struct file_text *files, int n, int *changed, struct error *err);
 
+// Whether RLIMIT_FSIZE allows a file of so many bytes: a write beyond it is a SIGXFSZ, which ends the process.
+bool file_may_hold(size_t len);
+
 // Makes a directory and its parents. `made` (may be NULL) gets the path of the first one that was not there, for
 // directory_unmake; empty: there was nothing to make. STROBE_IO.
 int directory_make(const char *path, struct buf *made, struct error *err);

@@ -24,7 +24,10 @@ static int exec_memfd(void) {
 static bool reserve_file(int fd, size_t size) {
   struct rlimit limit;
   if (getrlimit(RLIMIT_FSIZE, &limit) || (limit.rlim_cur != RLIM_INFINITY && limit.rlim_cur < size)) return false;
-  return posix_fallocate(fd, 0, (off_t)size) == 0;
+  int status;
+  do status = posix_fallocate(fd, 0, (off_t)size);
+  while (status == EINTR); // a caller's signals
+  return status == 0;
 }
 
 static bool open_file_view(struct code_memory *m, size_t size) {

@@ -14,6 +14,7 @@ struct step_call {
   char *scratch;
   int64_t n;
   atomic_llong done;
+  atomic_ullong places; // sum of last^2 - first^2: of 0 to n, in whatever pieces, n^2
   atomic_int bad_worker, bad_range, status;
 };
 
@@ -35,6 +36,7 @@ static void step_body(void *arg, int64_t first, int64_t last, int worker) {
     if (status) atomic_store(&c->status, status);
   }
   atomic_fetch_add(&c->done, last - first);
+  atomic_fetch_add(&c->places, (unsigned long long)(last - first) * (unsigned long long)(last + first));
 }
 
 static int run_step(const struct strobe_plan *p, const struct strobe_args *args, const struct strobe_step *step,
@@ -53,6 +55,10 @@ static int run_step(const struct strobe_plan *p, const struct strobe_args *args,
   if (atomic_load(&c.bad_range) || atomic_load(&c.done) != c.n)
     return fail(err, STROBE_INVALID, "parallel_for ran %lld of %lld items: must run body over all of 0 to n, each once",
                 (long long)atomic_load(&c.done), (long long)c.n);
+  if (atomic_load(&c.places) != (unsigned long long)c.n * (unsigned long long)c.n)
+    return fail(err, STROBE_INVALID,
+                "parallel_for ran some of %lld items twice: must run body over all of 0 to n, each once",
+                (long long)c.n);
   if (atomic_load(&c.status))
     return fail(err, (enum strobe_status)atomic_load(&c.status), "the reference refused what io_check had let pass");
   return STROBE_OK;

@@ -8,18 +8,18 @@ static atomic_int forks;
 static atomic_bool watching;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void hold(void) { pthread_mutex_lock(&lock); }
-static void let_go(void) { pthread_mutex_unlock(&lock); }
+void fork_lock(void) { pthread_mutex_lock(&lock); }
+void fork_unlock(void) { pthread_mutex_unlock(&lock); }
 static void in_child(void) {
   atomic_fetch_add(&forks, 1);
-  let_go();
+  fork_unlock();
 }
 
 int fork_watch(struct error *err) {
   if (atomic_load(&watching)) return STROBE_OK;
-  hold();
-  if (!atomic_load(&watching)) atomic_store(&watching, !pthread_atfork(hold, let_go, in_child));
-  let_go();
+  fork_lock();
+  if (!atomic_load(&watching)) atomic_store(&watching, !pthread_atfork(fork_lock, fork_unlock, in_child));
+  fork_unlock();
   return atomic_load(&watching) ? STROBE_OK : fail(err, STROBE_NO_MEMORY, "no memory to watch for forks");
 }
 

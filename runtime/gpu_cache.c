@@ -1,5 +1,6 @@
 #include "gpu_cache.h"
 
+#include "../gen/file.h"
 #include "../gen/spec.h" // hash64
 
 #include <errno.h>
@@ -27,7 +28,7 @@ struct head {
 static const char magic[16] = "strobe cubin 2\n";
 
 static bool head_of(const struct cubin_key *key, struct head *h) {
-  const char *library = getenv("STROBE_NVRTC");
+  const char *library = secure_getenv("STROBE_NVRTC");
   struct buf all = {0};
   buf_printf(&all, "%s\n%s\n", library ? library : "", key->options);
   buf_add(&all, key->source, key->len);
@@ -60,7 +61,7 @@ static bool compiler_is_there(struct compiler *made) {
 }
 
 static bool directory(char *path, size_t size) {
-  const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  const char *base = secure_getenv("XDG_CACHE_HOME"), *home = secure_getenv("HOME");
   int n = base && *base == '/'   ? snprintf(path, size, "%s/strobe", base)
           : home && *home == '/' ? snprintf(path, size, "%s/.cache/strobe", home)
                                  : -1;
@@ -131,6 +132,7 @@ void cubin_cache_put(const struct cubin_key *key, const char *compiler, const st
   struct head h;
   char path[PATH_MAX], temporary[PATH_MAX + 16];
   if (!head_of(key, &h) || !find_compiler(compiler, &h.compiler) || !file_path(&h, path, sizeof path)) return;
+  if (!file_may_hold(sizeof h + cubin->len)) return;
   h.cubin_len = cubin->len;
   h.cubin_hash = hash64(cubin->data, cubin->len);
   make_directories(path);

@@ -30,7 +30,7 @@ static int find(void *library, const char *name, void *slot, struct error *err) 
 }
 
 static int open_library(void **library, struct error *err) {
-  const char *chosen = getenv("STROBE_CUDA_DRIVER");
+  const char *chosen = secure_getenv("STROBE_CUDA_DRIVER");
   const bool given = chosen && *chosen;
   *library = dlopen(given ? chosen : "libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (*library) return 0;

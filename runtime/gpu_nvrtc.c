@@ -40,7 +40,7 @@ const char nvrtc_options[] = NVRTC_OPTIONS(NVRTC_JOIN);
 static void *open_library(void) {
   static const char *const names[] = {"libnvrtc.so", "libnvrtc.so.13", "libnvrtc.so.12",
                                       "/usr/local/cuda/lib64/libnvrtc.so"};
-  const char *chosen = getenv("STROBE_NVRTC");
+  const char *chosen = secure_getenv("STROBE_NVRTC");
   if (chosen && *chosen) {
     void *library = dlopen(chosen, RTLD_NOW | RTLD_LOCAL);
     if (!library)

@@ -32,6 +32,8 @@ static int check_options(const struct strobe_plan_options *o, const struct backe
   if (!isfinite(o->scale)) return fail(err, STROBE_INVALID, "plan_options.scale %g: must be finite", (double)o->scale);
   if (o->has_scale != 0 && o->has_scale != 1)
     return fail(err, STROBE_INVALID, "plan_options.has_scale %d: must be 0 or 1", o->has_scale);
+  if (o->same_bits != 0 && o->same_bits != 1)
+    return fail(err, STROBE_INVALID, "plan_options.same_bits %d: must be 0 or 1", o->same_bits);
   if (o->effort != STROBE_ESTIMATE && o->effort != STROBE_MEASURE && o->effort != STROBE_PATIENT)
     return fail(err, STROBE_INVALID,
                 "plan_options.effort %d: must be STROBE_ESTIMATE, STROBE_MEASURE or STROBE_PATIENT", (int)o->effort);
@@ -91,7 +93,7 @@ static int choose_instance(struct strobe_plan *p, const struct strobe_plan_optio
   config_clear(&i->config);
   int status = choose_target(&i->spec, o->target, &i->target, err);
   if (!status && o->config) status = config_parse(o->config, &i->config, err);
-  if (!status && !o->config) status = plan_take_tuned(p, o, err);
+  if (!status && !o->config) plan_take_tuned(p, o);
   if (status) return status;
   const bool chosen = o->target || (o->config && *o->config);
   status = config_resolve(&i->spec, i->target, &p->problem, &i->config, chosen ? err : excuse);

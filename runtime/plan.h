@@ -37,6 +37,6 @@ struct strobe_args plan_args(const struct strobe_plan *p);
 // Sets the config to the one that the tuning database has for this bucket of sizes; with effort MEASURE or PATIENT
 // tunes first if it has none. Leaves the config unset if there is nothing to take. STROBE_NO_MEMORY, or what tune()
 // returns.
-int plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o, struct error *err);
+void plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o);
 
 #endif

@@ -37,24 +37,23 @@ static int measure(struct strobe_plan *p, const struct strobe_plan_options *o, s
 }
 
 // The config that was measured to be best for this bucket of sizes on this machine, if there is one.
-int plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o, struct error *err) {
+void plan_take_tuned(struct strobe_plan *p, const struct strobe_plan_options *o) {
   struct instance *i = &p->instance;
   struct tune_record record;
   struct tune_key key;
-  if (problem_flops(&p->problem) <= 0) return STROBE_OK;
+  if (problem_flops(&p->problem) <= 0) return;
   tune_key_of(&p->problem, i->target, workers(p), &key);
   bool found = tuned_find(&p->context->tuned, &key, &record);
   if (!found && o->effort != STROBE_ESTIMATE) {
-    int status = measure(p, o, err);
-    if (status) return status;
+    struct error why = {0}; // no reason to have no plan
+    if (measure(p, o, &why)) buf_printf(&p->why, "not tuned: %s", why.text);
     found = tuned_find(&p->context->tuned, &key, &record);
   }
   struct config c;
   if (!found || !tuned_fields(&record, &p->problem, i->target, &c) ||
       config_resolve(&i->spec, i->target, &p->problem, &c, NULL))
-    return STROBE_OK;
+    return;
   i->config = c;
   buf_printf(&p->tuned, "%.3f of the default's time when measured, %d runs, bucket %s",
              record.default_ms > 0 ? record.ms / record.default_ms : 1, record.runs, key.bucket);
-  return STROBE_OK;
 }

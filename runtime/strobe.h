@@ -64,7 +64,8 @@ STROBE_API void strobe_context_destroy(strobe_context *ctx);
 
 // How hard a plan tries to be fast where no config is given. ESTIMATE takes what the tuning database has for this
 // machine and bucket of sizes (README), else the heuristic; it never times anything. MEASURE and PATIENT tune in this
-// thread first, within their budget, if the database has nothing, and record the result.
+// thread first, within their budget, if the database has nothing, and record the result; where that fails (memory) they
+// are as ESTIMATE.
 enum strobe_effort { STROBE_ESTIMATE = 0, STROBE_MEASURE = 1, STROBE_PATIENT = 2 };
 
 struct strobe_plan_options {
@@ -116,13 +117,13 @@ STROBE_API enum strobe_status strobe_execute(const strobe_plan *plan, const stru
 STROBE_API size_t strobe_workspace_bytes(const strobe_plan *plan);
 
 struct strobe_plan_info {
-  size_t size;                                      // set by the caller: sizeof (struct strobe_plan_info)
-  const char *instance;                             // name of the kernel instance
-  const char *target;                               // "avx512bf16"
-  const char *config;                               // canonical text
-  const char *backend;                              // "code", "scalar", "builtin", "reference"
-  const char *why;                                  // "" or why the backends before it were not taken
-  const char *source;                               // text that was compiled; "" for builtin and reference
+  size_t size;          // set by the caller: sizeof (struct strobe_plan_info)
+  const char *instance; // name of the kernel instance
+  const char *target;   // "avx512bf16"
+  const char *config;   // canonical text
+  const char *backend;  // "code", "scalar", "builtin", "reference"
+  const char *why;      // "" or why backends before it were not taken, or no search was made
+  const char *source;   // text that was compiled; "" for builtin and reference
   double render_ms, encode_ms, compile_ms, load_ms; // 0 when the kernel came from this context's table
   const char *tuned; // "" or one sentence on the tuning record that the config comes from
 };

@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +19,7 @@ enum { FORMAT = 1, FIELDS = 13 };
 
 void tune_db_free(struct tune_db *db) {
   free(db->records);
+  buf_free(&db->others);
   *db = (struct tune_db){0};
 }
 
@@ -80,15 +82,32 @@ static int compare(const struct tune_record *a, const struct tune_record *b) {
 
 // ---- lines ----
 
+// Numbers have a point whatever the host's locale has.
+static locale_t begin_numbers(locale_t *before) {
+  const locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+  *before = c ? uselocale(c) : (locale_t)0;
+  return c;
+}
+
+static void end_numbers(locale_t c, locale_t before) {
+  uselocale(before);
+  freelocale(c);
+}
+
 void tune_record_print(const struct tune_record *r, struct buf *out) {
   const struct tune_key *k = &r->key;
+  locale_t before, c = begin_numbers(&before);
+  out->failed |= !c;
+  if (!c) return;
   buf_printf(out, "%s\t%s\t%s\t%d\t%s\t%s\t%s\t%s\t%s\t%.6g\t%.6g\t%d\t%.3g\n", k->spec, k->bucket, k->target,
              k->workers, k->machine, k->version, k->templates, r->config, tune_mark_names[r->mark], r->ms,
              r->default_ms, r->runs, r->noise);
+  end_numbers(c, before);
 }
 
 void tune_db_print(const struct tune_db *db, struct buf *out) {
   buf_printf(out, "%s%d\n", head, FORMAT);
+  if (db->others.len) buf_add(out, db->others.data, db->others.len);
   for (int i = 0; i < db->n; i++) tune_record_print(&db->records[i], out);
 }
 
@@ -110,9 +129,11 @@ static bool take_integer(struct slice s, int *out) {
 
 static bool take_positive(struct slice s, double *out) {
   char text[32], *end;
-  if (!take_text(s, text, sizeof text)) return false;
-  *out = strtod(text, &end);
-  return !*end && isfinite(*out) && *out >= 0;
+  locale_t before, c = begin_numbers(&before);
+  const bool there = c && take_text(s, text, sizeof text);
+  if (there) *out = strtod(text, &end);
+  if (c) end_numbers(c, before);
+  return there && !*end && isfinite(*out) && *out >= 0;
 }
 
 static bool take_mark(struct slice s, enum tune_mark *out) {
@@ -137,12 +158,18 @@ static bool parse_line(struct slice line, struct tune_record *r) {
          take_integer(f[11], &r->runs) && take_positive(f[12], &r->noise);
 }
 
+bool tune_db_begins(const char *text, size_t len) {
+  return !len || (len >= sizeof head - 1 && !memcmp(text, head, sizeof head - 1));
+}
+
 int tune_db_parse(struct tune_db *db, const char *text, size_t len, const char *name, struct error *err) {
   struct slice rest = {text, len};
   bool more = len > 0, first = true;
   int status = 0;
   while (more && !status) {
-    struct slice line = slice_cut(&rest, '\n', &more), number = line;
+    struct slice line = slice_cut(&rest, '\n', &more);
+    if (line.len && line.at[line.len - 1] == '\r') line.len--; // as some editors leave it
+    struct slice number = line;
     struct tune_record r;
     if (first && line.len > sizeof head - 1 && !memcmp(line.at, head, sizeof head - 1)) {
       int64_t format;
@@ -150,12 +177,15 @@ int tune_db_parse(struct tune_db *db, const char *text, size_t len, const char *
       if (scan_number(&number, 1 << 20, &format) != SCAN_OK || format > FORMAT)
         return fail(err, STROBE_UNSUPPORTED, "%.300s is a tuning database of format %s; this version reads up to %d",
                     name, quote((struct slice){line.at + sizeof head - 1, line.len - sizeof head + 1}).text, FORMAT);
-    } else if (line.len && line.at[0] != '#') {
+    } else if (line.len) {
       memset(&r, 0, sizeof r);
-      if (parse_line(line, &r))
+      const bool comment = line.at[0] == '#', record = !comment && parse_line(line, &r);
+      if (record)
         status = tune_db_add(db, &r, err);
       else
-        db->malformed++;
+        buf_add(&db->others, line.at, line.len), buf_char(&db->others, '\n');
+      db->malformed += !record && !comment;
+      if (db->others.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for the lines of a tuning database");
     }
     first = false;
   }
@@ -197,8 +227,12 @@ int tune_db_add(struct tune_db *db, const struct tune_record *r, struct error *e
   bool there;
   int at = place_of(db, r, &there);
   if (there) {
-    if (db->records[at].runs > r->runs) return 0;
-    db->records[at] = *r;
+    const bool older = db->records[at].runs > r->runs;
+    if (older && r->mark == TUNE_TRIED) return 0;
+    if (older)
+      db->records[at].mark = r->mark;
+    else
+      db->records[at] = *r;
   } else {
     if (db->n == db->capacity) {
       int capacity = db->capacity ? 2 * db->capacity : 64;

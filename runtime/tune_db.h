@@ -34,7 +34,8 @@ struct tune_record {
 struct tune_db {
   struct tune_record *records; // sorted by line; at most one per key and config, at most one best or default per key
   int n, capacity;
-  int malformed; // lines that were skipped
+  int malformed;     // lines that are no records
+  struct buf others; // those lines and comments, as they stand
 };
 
 void tune_db_free(struct tune_db *db);
@@ -46,12 +47,14 @@ void tune_key_of(const struct problem *p, const struct target *t, int workers, s
 // The bucket alone: "q4096k4096g1"; "more" is "+".
 void tune_bucket(const struct problem *p, char *out, size_t size);
 
-// Adds the records of a database's text to db. A malformed line is skipped and counted. STROBE_UNSUPPORTED: the text is
-// of a newer format; STROBE_NO_MEMORY. `name` stands for it in messages.
+// Adds the records of a database's text to db. A malformed line is counted, and kept beside the records.
+// STROBE_UNSUPPORTED: the text is of a newer format; STROBE_NO_MEMORY. `name` stands for it in messages.
 int tune_db_parse(struct tune_db *db, const char *text, size_t len, const char *name, struct error *err);
-// Adds one record: it replaces one of the same key and config that rests on fewer or as many runs. A new best takes the
-// mark from an older one that rests on fewer or as many runs, else it loses its own. STROBE_NO_MEMORY.
+// Adds one record: it replaces one of the same key and config that rests on fewer or as many runs; one that rests on
+// more stays, and takes its mark if it decides. A new best takes the mark from an older one that rests on fewer or as
+// many runs, else it loses its own. STROBE_NO_MEMORY.
 int tune_db_add(struct tune_db *db, const struct tune_record *r, struct error *err);
+bool tune_db_begins(const char *text, size_t len); // as a database does, or it is empty
 void tune_db_print(const struct tune_db *db, struct buf *out);
 void tune_record_print(const struct tune_record *r, struct buf *out); // one line
 
@@ -69,9 +72,10 @@ void tune_db_path(const char *given, struct buf *out);
 int tune_db_read(const char *path, struct tune_db *db, struct error *err);
 // The record of the file that decides for this key; false: there is none, or no file that can be read.
 bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_record *out);
-// Adds records to the database at path: under a lock beside it, read, merged, written to a temporary file, synced,
-// renamed. Whoever is killed meanwhile leaves the old file or the new one. STROBE_IO, STROBE_UNSUPPORTED (a newer
-// format, left alone).
+// Adds records to the database at path, or at what a link there names: under a lock beside it, for which others are
+// waited for (a few seconds at most), read, merged, written to a temporary file, synced, renamed. Whoever is killed
+// meanwhile leaves the old file or the new one. STROBE_IO, STROBE_UNSUPPORTED (a newer format, left alone),
+// STROBE_INVALID (a file that does not begin as a database does, left alone).
 int tune_db_update(const char *path, const struct tune_record *records, int n, struct error *err);
 // The same, then drops what tune_db_prune drops; `dropped` gets how many.
 int tune_db_prune_file(const char *path, int *dropped, struct error *err);

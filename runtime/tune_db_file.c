@@ -8,11 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <time.h>
 #include <unistd.h>
 
+enum { LOCK_TRIES = 500, LOCK_PAUSE_NS = 10 * 1000 * 1000 }; // five seconds
+
 void tune_db_path(const char *given, struct buf *out) {
-  const char *chosen = given && *given ? given : getenv("STROBE_DB");
-  const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+  const char *chosen = given && *given ? given : secure_getenv("STROBE_DB");
+  const char *cache = secure_getenv("XDG_CACHE_HOME"), *home = secure_getenv("HOME");
   if (chosen && *chosen)
     buf_str(out, chosen);
   else if (cache && *cache == '/')
@@ -41,7 +44,9 @@ bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_re
 }
 
 // A lock file beside the database: the database itself is replaced, so a lock on it would be a lock on the old file.
+// An update takes milliseconds, so whoever holds the lock for seconds has been stopped.
 static int lock(const char *path, int *fd, struct error *err) {
+  const struct timespec pause = {0, LOCK_PAUSE_NS};
   struct buf name = {0}, directory = {0};
   const char *slash = strrchr(path, '/');
   int status = 0;
@@ -50,13 +55,34 @@ static int lock(const char *path, int *fd, struct error *err) {
   if (name.failed || directory.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for the name of a lock");
   if (!status && directory.len) status = directory_make(directory.data, NULL, err);
   if (!status) {
-    *fd = open(name.data, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    *fd = open(name.data, O_RDWR | O_CREAT | O_NONBLOCK | O_CLOEXEC, 0666);
     if (*fd < 0) status = fail(err, STROBE_IO, "cannot open %.300s: %s", name.data, strerror(errno));
   }
-  while (!status && flock(*fd, LOCK_EX))
-    if (errno != EINTR) status = fail(err, STROBE_IO, "cannot lock %.300s: %s", name.data, strerror(errno));
+  for (int attempt = 0; !status && flock(*fd, LOCK_EX | LOCK_NB); attempt++) {
+    if (errno != EINTR && errno != EWOULDBLOCK)
+      status = fail(err, STROBE_IO, "cannot lock %.300s: %s", name.data, strerror(errno));
+    else if (attempt == LOCK_TRIES)
+      status = fail(err, STROBE_IO, "cannot lock %.300s: another process has held it for seconds", name.data);
+    else
+      nanosleep(&pause, NULL);
+  }
   buf_free(&name);
   buf_free(&directory);
+  return status;
+}
+
+// For a change: a file that is something else is no database that could be written again.
+static int read_own(const char *path, struct tune_db *db, struct error *err) {
+  struct buf text = {0};
+  if (access(path, F_OK) && errno == ENOENT) return 0;
+  int status = file_read(path, &text, err);
+  if (!status && !tune_db_begins(text.data, text.len))
+    status = fail(err, STROBE_INVALID,
+                  "\"%.300s\" is there and is no tuning database, whose first line is \"# strobe tuning database 1\": "
+                  "must be another file",
+                  path);
+  if (!status && text.len) status = tune_db_parse(db, text.data, text.len, path, err);
+  buf_free(&text);
   return status;
 }
 
@@ -72,13 +98,16 @@ static int write_back(const char *path, const struct tune_db *db, struct error *
 
 static int change(const char *path, const struct tune_record *records, int n, int *dropped, struct error *err) {
   struct tune_db db = {0};
+  char *const linked = realpath(path, NULL); // NULL: not there yet
+  if (linked) path = linked;
   int fd = -1, status = lock(path, &fd, err);
-  if (!status) status = tune_db_read(path, &db, err);
+  if (!status) status = read_own(path, &db, err);
   for (int i = 0; i < n && !status; i++) status = tune_db_add(&db, &records[i], err);
   if (!status && dropped) *dropped = tune_db_prune(&db);
   if (!status) status = write_back(path, &db, err);
   if (fd >= 0) close(fd); // unlocks
   tune_db_free(&db);
+  free(linked);
   return status;
 }
 

@@ -9,9 +9,10 @@
 #include <string.h>
 #include <time.h>
 
-enum { COPIES_MAX = 64, HEADS_APART = 16 };
+enum { COPIES_MAX = 64, HEADS_APART = 16, KEYS_LEAST = 4096, FILLED = 1 << 22 };
 static const double cold_bytes = 128e6; // K and V of all copies: soon made; large last-level caches hold them in part
-const double tuner_run_s = 0.02;        // a run is made about this long at most
+static const double kv_bytes_most = 256e6; // of one
+const double tuner_run_s = 0.02;           // a run is made about this long at most
 
 // A thread alone is timed by its own clock: what else runs on the machine costs it little. The budget is the caller's
 // time.
@@ -31,17 +32,30 @@ bool tuner_go_on(struct tuner *t, const char *phase, int done, int of) {
 
 // ---- problems ----
 
-// A run should take about tuner_run_s, at 20 GFLOP/s: fewer heads and batches first, then fewer query rows. Decode
-// streams K and V from memory, so what it reads stays larger than the caches.
+static double kv_bytes(const struct problem *p) {
+  return (double)dtype_table[p->spec.kv].bytes * (double)p->batch * (double)p->heads_kv * (double)p->kv_len *
+         (p->spec.head_dim + p->spec.head_dim_v);
+}
+
+// A run should take about tuner_run_s, at 20 GFLOP/s: fewer heads and batches first, then fewer query rows, then fewer
+// keys. Decode streams K and V from memory, so what it reads stays larger than the caches; but not by much, as it must
+// be made first.
 struct problem tuner_smaller(const struct problem *p, const struct target *t) {
   struct problem s = *p;
   const int64_t group = p->heads / p->heads_kv;
   const double most = tuner_run_s * 20e9 * 5;
-  if (p->q_len <= 16 || t->family == FAMILY_CUDA) return s;
-  if (problem_flops(&s) > most) s.batch = 1;
-  if (problem_flops(&s) > most) s.heads_kv = 1, s.heads = group;
-  if (problem_flops(&s) > most) s.heads = 1;
-  while (problem_flops(&s) > most && s.q_len > 512) s.q_len = s.q_len / 2 / 64 * 64;
+  if (t->family == FAMILY_CUDA) return s;
+  if (p->q_len > 16) {
+    if (problem_flops(&s) > most) s.batch = 1;
+    if (problem_flops(&s) > most) s.heads_kv = 1, s.heads = group;
+    if (problem_flops(&s) > most) s.heads = 1;
+    while (problem_flops(&s) > most && s.q_len > 512) s.q_len = s.q_len / 2 / 64 * 64;
+    while (problem_flops(&s) > most && s.kv_len >= 2 * KEYS_LEAST) s.kv_len = s.kv_len / 2 / 64 * 64;
+  }
+  while (kv_bytes(&s) > kv_bytes_most && s.batch > 1) s.batch = (s.batch + 1) / 2;
+  for (; kv_bytes(&s) > kv_bytes_most && s.heads_kv > HEADS_APART; s.heads = s.heads_kv * group)
+    s.heads_kv = (s.heads_kv + 1) / 2; // fewer take as much room: see left_out
+  while (kv_bytes(&s) > kv_bytes_most && s.kv_len >= 2 * KEYS_LEAST) s.kv_len = s.kv_len / 2 / 64 * 64;
   return s;
 }
 
@@ -163,10 +177,37 @@ static int64_t left_out(const struct tuner *t) {
   return heads > p->heads_kv ? (heads / p->heads_kv - 1) * p->spec.head_dim : 0;
 }
 
+// Rows from `from` on are those before them, again and again.
+static void repeat_rows(const struct strobe_tensor *x, int bytes, int64_t batch, int64_t heads, int64_t width,
+                        int64_t from, int64_t n) {
+  const size_t len = (size_t)((heads - 1) * x->head_stride + width) * (size_t)bytes;
+  for (int64_t b = 0; b < batch; b++)
+    for (int64_t i = from; i < n; i++) {
+      char *const to = (char *)x->data + (b * x->batch_stride + i * x->row_stride) * bytes;
+      memcpy(to, to - from * x->row_stride * bytes, len);
+    }
+}
+
+// Random numbers take 50 times as long as a copy: the first rows are some, a few million of them.
+static int fill(const struct problem *p, const struct tensors *t, struct error *err) {
+  const struct spec *s = &p->spec;
+  const struct strobe_args *a = &t->args;
+  struct strobe_args some = *a;
+  const int64_t wide = s->head_dim > s->head_dim_v ? s->head_dim : s->head_dim_v, rows = FILLED / wide / p->heads,
+                each = rows / p->batch > 1 ? rows / p->batch : 1;
+  if (some.q_len > each) some.q_len = each;
+  if (some.kv_len > each) some.kv_len = each;
+  const int status = inputs_fill(s, &some, input_kind_find("normal"), 1, err);
+  if (status) return status;
+  repeat_rows(&a->q, dtype_table[s->q].bytes, p->batch, p->heads, s->head_dim, some.q_len, a->q_len);
+  repeat_rows(&a->k, dtype_table[s->kv].bytes, p->batch, p->heads_kv, s->head_dim, some.kv_len, a->kv_len);
+  repeat_rows(&a->v, dtype_table[s->kv].bytes, p->batch, p->heads_kv, s->head_dim_v, some.kv_len, a->kv_len);
+  return 0;
+}
+
 int tuner_tensors(struct tuner *t) {
   const struct problem *p = &t->out->timed;
-  const double bytes = (double)dtype_table[p->spec.kv].bytes * (double)(p->batch * p->heads_kv * p->kv_len) *
-                       (p->spec.head_dim + p->spec.head_dim_v);
+  const double bytes = kv_bytes(p);
   t->copies = p->q_len > 16 || t->r->target->family == FAMILY_CUDA ? 1
               : bytes > cold_bytes / COPIES_MAX                    ? (int64_t)(cold_bytes / bytes) + 1
                                                                    : COPIES_MAX;
@@ -176,7 +217,7 @@ int tuner_tensors(struct tuner *t) {
   int status = 0;
   for (int64_t i = 0; i < t->copies && !status; i++) {
     status = tensors_create(p, LAYOUT_BNHD, left_out(t), default_scale(&p->spec), NULL, &t->tensors[i], t->err);
-    if (!status && !i) status = inputs_fill(&p->spec, &t->tensors->args, input_kind_find("normal"), 1, t->err);
+    if (!status && !i) status = fill(p, t->tensors, t->err);
     for (int part = TENSOR_Q; part <= TENSOR_V && i && !status; part++)
       memcpy(t->tensors[i].memory[part], t->tensors->memory[part], t->tensors[i].bytes[part]);
   }

@@ -1,9 +1,11 @@
 #include "tuned.h"
 
+#include "fork.h"
+
 #include <string.h>
 
 int tuned_init(struct tuned *t, const char *text, struct error *err) {
-  *t = (struct tuned){.lock = PTHREAD_MUTEX_INITIALIZER};
+  *t = (struct tuned){.seen = {.st_nlink = 0}};
   int status = text ? tune_db_parse(&t->own, text, strlen(text), "context_options.tunings", err) : 0;
   if (!status && t->own.malformed)
     status =
@@ -17,7 +19,6 @@ int tuned_init(struct tuned *t, const char *text, struct error *err) {
 void tuned_free(struct tuned *t) {
   tune_db_free(&t->own);
   tune_db_free(&t->file);
-  pthread_mutex_destroy(&t->lock);
 }
 
 static bool same_file(const struct stat *a, const struct stat *b) {
@@ -41,12 +42,12 @@ static void refresh(struct tuned *t) {
 }
 
 bool tuned_find(struct tuned *t, const struct tune_key *key, struct tune_record *out) {
-  pthread_mutex_lock(&t->lock);
+  fork_lock();
   refresh(t);
   const struct tune_record *r = tune_db_find(&t->file, key);
   if (!r) r = tune_db_find(&t->own, key);
   if (r) *out = *r;
-  pthread_mutex_unlock(&t->lock);
+  fork_unlock();
   return r != NULL;
 }
 
@@ -65,7 +66,7 @@ bool tuned_fields(const struct tune_record *r, const struct problem *p, const st
 }
 
 void tuned_keep(struct tuned *t, const struct tune_record *r) {
-  pthread_mutex_lock(&t->lock);
+  fork_lock();
   tune_db_add(&t->own, r, NULL); // without memory the next plan measures again
-  pthread_mutex_unlock(&t->lock);
+  fork_unlock();
 }

@@ -5,11 +5,9 @@
 
 #include "tune_db.h"
 
-#include <pthread.h>
 #include <sys/stat.h>
 
-struct tuned {
-  pthread_mutex_t lock;
+struct tuned {         // under fork_lock
   struct tune_db own;  // strobe_context_options.tunings
   struct tune_db file; // as of `seen`
   struct stat seen;    // st_nlink 0: no file yet

@@ -90,6 +90,7 @@ static void test_plan_options(void **state) {
       {{.scale = INFINITY}, "d32:f32", "scale inf|finite", STROBE_INVALID},
       {{.scale = NAN, .has_scale = 1}, "d32:f32", "scale|nan|finite", STROBE_INVALID},
       {{.has_scale = 2}, "d32:f32", "has_scale 2|0 or 1", STROBE_INVALID},
+      {{.same_bits = 7}, "d32:f32", "same_bits 7|0 or 1", STROBE_INVALID},
       {{.config = "block_q=3"}, "d32:f32", "block_q", STROBE_INVALID},
       {{.backend = "builtin", .config = "block_n=64"},
        "d32:f32",
@@ -259,6 +260,11 @@ static void skips_one(void *context, int64_t n, strobe_body *body, void *arg) {
   (void)context;
   body(arg, 0, n - 1, 0);
 }
+static void runs_half_twice(void *context, int64_t n, strobe_body *body, void *arg) {
+  (void)context;
+  body(arg, 0, n / 2, 0);
+  body(arg, 0, n - n / 2, 0);
+}
 static void strange_worker(void *context, int64_t n, strobe_body *body, void *arg) {
   (void)context;
   body(arg, 0, n, 2);
@@ -274,6 +280,7 @@ static void test_bad_parallel_for(void **state) {
     strobe_parallel_for *run;
     const char *message;
   } cases[] = {{skips_one, "parallel_for ran"},
+               {runs_half_twice, "parallel_for ran|twice"},
                {strange_worker, "parallel_for passed a worker"},
                {beyond_the_end, "parallel_for ran"}};
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -2,6 +2,9 @@
 // child can plan and execute. Runs under ThreadSanitizer too.
 #include "api.h"
 
+#include "../runtime/fork.h"
+#include "../runtime/workspace.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -354,20 +357,49 @@ static bool plan_in_child(void *arg) {
   return true;
 }
 
-// Whatever another thread of the parent is in the middle of, rendering, compiling or looking up, the child can plan.
+static void *look_up_forever(void *arg) {
+  struct busy *b = arg;
+  while (!atomic_load(&b->stop)) plan_in_child(b);
+  return NULL;
+}
+
+static void fork_beside(void *(*thread_does)(void *), int forks) {
+  struct busy b = {.stop = false};
+  pthread_t thread;
+  assert_ok(strobe_context_create(&pool_options, &b.ctx));
+  assert_int_equal(pthread_create(&thread, NULL, thread_does, &b), 0);
+  for (int i = 0; i < forks; i++) assert_true(child_does(plan_in_child, &b));
+  atomic_store(&b.stop, true);
+  pthread_join(thread, NULL);
+  strobe_context_destroy(b.ctx);
+}
+
+// Whatever another thread of the parent is in the middle of, rendering, compiling or looking up a kernel or a tuning
+// record, the child can plan.
 static void test_fork_while_compiling(void **state) {
   (void)state;
 #ifdef __SANITIZE_ADDRESS__
   skip(); // its allocator, unlike glibc's, may be left locked in the child of a process with threads
 #endif
-  struct busy b = {.stop = false};
-  pthread_t thread;
-  assert_ok(strobe_context_create(&pool_options, &b.ctx));
-  assert_int_equal(pthread_create(&thread, NULL, compile_forever, &b), 0);
-  for (int i = 0; i < 20; i++) assert_true(child_does(plan_in_child, &b));
-  atomic_store(&b.stop, true);
-  pthread_join(thread, NULL);
-  strobe_context_destroy(b.ctx);
+  fork_beside(compile_forever, 20);
+  fork_beside(look_up_forever, 60);
+}
+
+static bool borrow(void *arg) { return workspace_borrow(arg) != NULL; }
+
+// What a thread had at the fork is nobody's in the child.
+static void test_fork_while_executing(void **state) {
+  (void)state;
+  struct workspace *w;
+  assert_int_equal(fork_watch(NULL), 0);
+  assert_int_equal(workspace_create(100, &w, NULL), 0);
+  assert_non_null(workspace_borrow(w));
+  assert_null(workspace_borrow(w));
+  assert_true(child_does(borrow, w));
+  assert_null(workspace_borrow(w));
+  workspace_return(w);
+  assert_non_null(workspace_borrow(w));
+  workspace_free(w);
 }
 
 int main(void) {
@@ -381,6 +413,7 @@ int main(void) {
       cmocka_unit_test(test_workers_do_not_change_bits),
       cmocka_unit_test(test_fork_with_threads),
       cmocka_unit_test(test_fork_while_compiling),
+      cmocka_unit_test(test_fork_while_executing),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }
