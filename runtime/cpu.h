@@ -4,8 +4,8 @@
 
 #include "../gen/spec.h"
 
-// True if this CPU and its operating system run code for t (by name; every x86-64 and AArch64 machine runs c99), or if t
-// is a CUDA target and there is such a GPU. Of amxbf16 it asks the system to let this process use tiles.
+// True if this CPU and its operating system run code for t (by name; every x86-64 and AArch64 machine runs c99), or if
+// t is a CUDA target and there is such a GPU. Of amxbf16 it asks the system to let this process use tiles.
 bool cpu_has_target(const struct target *t);
 
 // The CPU target that this machine runs s fastest on: the widest vectors, bf16 dot products where Q, K and V are bf16

@@ -168,7 +168,7 @@ int tune_db_parse(struct tune_db *db, const char *text, size_t len, const char *
   int status = 0;
   while (more && !status) {
     struct slice line = slice_cut(&rest, '\n', &more);
-    if (line.len && line.at[line.len - 1] == '\r') line.len--; // as some editors leave it
+    while (line.len && line.at[line.len - 1] == '\r') line.len--; // as some editors leave it
     struct slice number = line;
     struct tune_record r;
     if (first && line.len > sizeof head - 1 && !memcmp(line.at, head, sizeof head - 1)) {
