@@ -41,9 +41,16 @@ int file_read(const char *path, struct buf *out, struct error *err) {
 // One file on its way: `temp` exists from stage to commit.
 struct staged {
   const struct file_text *text;
+  char *path; // links followed
   struct buf temp, old;
   bool existed, same, renamed;
+  mode_t mode; // if it existed
 };
+
+char *file_target(const char *path) {
+  char *target = realpath(path, NULL);
+  return target || errno == ENOMEM ? target : strdup(path); // it is not there yet
+}
 
 bool file_may_hold(size_t len) {
   struct rlimit limit;
@@ -78,9 +85,12 @@ static int temp_open(const char *path, struct buf *temp, struct error *err) {
   return io_error("cannot write", path, err), -1;
 }
 
-static int write_temp(const char *path, const void *data, size_t len, struct buf *temp, struct error *err) {
+// mode: of the file it will replace; 0: what the umask leaves.
+static int write_temp(const char *path, mode_t mode, const void *data, size_t len, struct buf *temp,
+                      struct error *err) {
   const int fd = temp_open(path, temp, err);
   if (fd < 0) return (int)(err && err->status ? err->status : STROBE_IO);
+  if (mode) (void)!fchmod(fd, mode & 0777); // a matter of comfort: some file systems have no modes
   int bad = write_all(fd, data, len) || fsync(fd);
   const int reason = errno;
   if (close(fd) && !bad)
@@ -96,22 +106,25 @@ static int write_temp(const char *path, const void *data, size_t len, struct buf
 
 static int stage(struct staged *s, struct error *err) {
   const char *path = s->text->path;
+  s->path = file_target(path);
+  if (!s->path) return fail(err, STROBE_NO_MEMORY, "no memory to write \"%.300s\"", path);
   struct stat st;
-  s->existed = !stat(path, &st);
+  s->existed = !stat(s->path, &st);
+  s->mode = s->existed ? st.st_mode : 0;
   if (s->existed && !S_ISREG(st.st_mode))
     return fail(err, STROBE_IO, "cannot write \"%.300s\": it is there and is not a regular file", path);
-  const int unread = s->existed ? file_read(path, &s->old, NULL) : 0;
+  const int unread = s->existed ? file_read(s->path, &s->old, NULL) : 0;
   if (unread == STROBE_NO_MEMORY) return fail(err, STROBE_NO_MEMORY, "no memory to read \"%.300s\"", path);
   if (unread) buf_free(&s->old); // replaced, but could not be restored
   s->same =
       s->existed && s->old.data && s->old.len == s->text->len && !memcmp(s->old.data, s->text->data, s->text->len);
   if (s->same) return 0;
-  return write_temp(path, s->text->data, s->text->len, &s->temp, err);
+  return write_temp(s->path, s->mode, s->text->data, s->text->len, &s->temp, err);
 }
 
 static int commit(struct staged *s, struct error *err) {
   if (s->same) return 0;
-  if (rename(s->temp.data, s->text->path)) return io_error("cannot write", s->text->path, err);
+  if (rename(s->temp.data, s->path)) return io_error("cannot write", s->text->path, err);
   s->renamed = true;
   return 0;
 }
@@ -121,9 +134,9 @@ static void undo(struct staged *s) {
   if (!s->renamed) return;
   struct buf temp = {0};
   if (!s->existed)
-    unlink(s->text->path);
-  else if (!write_temp(s->text->path, s->old.data ? s->old.data : "", s->old.len, &temp, NULL) &&
-           rename(temp.data, s->text->path))
+    unlink(s->path);
+  else if (!write_temp(s->path, s->mode, s->old.data ? s->old.data : "", s->old.len, &temp, NULL) &&
+           rename(temp.data, s->path))
     unlink(temp.data);
   buf_free(&temp);
 }
@@ -143,6 +156,7 @@ int files_write(const struct file_text *files, int n, int *changed, struct error
     if (!status && changed) *changed += !staged[i].same;
     buf_free(&staged[i].temp);
     buf_free(&staged[i].old);
+    free(staged[i].path);
   }
   free(staged);
   return status;

@@ -16,9 +16,13 @@ int file_read(const char *path, struct buf *out, struct error *err);
 
 // Writes n files so that all of them are new or none is: every one goes to a temporary file beside it, is
 // synced, and only then are they renamed; what was renamed before a failure gets its old bytes back. A file that holds
-// the same bytes already is not touched. `*changed` (may be NULL) gets how many were written. STROBE_IO,
-// STROBE_INVALID, STROBE_NO_MEMORY.
+// the same bytes already is not touched; one that is replaced leaves its permissions; a symbolic link stays one.
+// `*changed` (may be NULL) gets how many were written. STROBE_IO, STROBE_INVALID, STROBE_NO_MEMORY.
 int files_write(const struct file_text *files, int n, int *changed, struct error *err);
+
+// What path names, symbolic links followed, for the caller to free: a file that is to be replaced must not replace a
+// link to it. NULL: no memory.
+char *file_target(const char *path);
 
 // Whether RLIMIT_FSIZE allows a file of so many bytes: a write beyond it is a SIGXFSZ, which ends the process.
 bool file_may_hold(size_t len);

@@ -1,6 +1,8 @@
 // .npy files: reading whole, writing whole or not at all.
 #include "npy.h"
 
+#include "../gen/file.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -113,38 +115,46 @@ static int check_shape(const char *path, enum npy_type type, int rank, const int
   return 0;
 }
 
-// A new file beside path, with the permissions that the umask leaves, or those of the file it will replace.
-static int open_beside(const char *path, char *temporary, size_t size, struct error *err) {
+// A new file beside path (which was given as `given`), with the permissions that the umask leaves, or those of the file
+// it will replace.
+static int open_beside(const char *path, const char *given, char *temporary, size_t size, struct error *err) {
   struct stat old;
   const bool exists = stat(path, &old) == 0;
   if (exists && !S_ISREG(old.st_mode))
-    return fail(err, STROBE_IO, "cannot write %s: it exists and is not a regular file", path), -1;
+    return fail(err, STROBE_IO, "cannot write %s: it exists and is not a regular file", given), -1;
   int fd = -1;
   for (unsigned i = 0; i < 1000 && fd < 0; i++) {
     snprintf(temporary, size, "%s.tmp-%ld-%u", path, (long)getpid(), i);
     fd = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0 && errno != EEXIST) break;
   }
-  if (fd < 0) return fail_io(err, "write", path, errno), -1;
+  if (fd < 0) return fail_io(err, "write", given, errno), -1;
   if (exists) (void)!fchmod(fd, old.st_mode & 0777); // a matter of comfort: some file systems have no modes
   return fd;
 }
 
-// Writes the new file beside the old one; *temporary is then its name.
-static int stage(const struct npy_output *o, char **temporary, struct error *err) {
+// A file on its way: `temporary` holds it until it is renamed to `path`.
+struct staged {
+  char *path, *temporary;
+};
+
+// Writes the new file beside the old one.
+static int stage(const struct npy_output *o, struct staged *s, struct error *err) {
   unsigned char header[HEADER];
-  size_t bytes = 0, room = strlen(o->path) + sizeof ".tmp-" + 2 * 20 + 2;
+  size_t bytes = 0;
   int status = check_shape(o->path, o->type, o->rank, o->shape, &bytes, err);
   if (status) return status;
   make_header(header, o->type, o->rank, o->shape);
-  char *name = malloc(room);
+  s->path = file_target(o->path);
+  const size_t room = s->path ? strlen(s->path) + sizeof ".tmp-" + 2 * 20 + 2 : 0;
+  char *name = room ? malloc(room) : NULL;
   if (!name) return fail(err, STROBE_NO_MEMORY, "no memory for the name %s", o->path);
-  const int fd = open_beside(o->path, name, room, err);
+  const int fd = open_beside(s->path, o->path, name, room, err);
   if (fd < 0) {
     free(name);
     return STROBE_IO;
   }
-  *temporary = name;
+  s->temporary = name;
   int code = write_all(fd, header, HEADER);
   if (!code) code = write_all(fd, o->data, bytes);
   if (!code && fsync(fd)) code = errno;
@@ -154,20 +164,21 @@ static int stage(const struct npy_output *o, char **temporary, struct error *err
 
 // All are written before the first is renamed, which replaces an old file in one step.
 int npy_write_all(const struct npy_output *outputs, int n, struct error *err) {
-  char *temporary[NPY_MAX_OUTPUTS] = {NULL};
+  struct staged staged[NPY_MAX_OUTPUTS] = {{NULL, NULL}};
   int status = n > NPY_MAX_OUTPUTS ? fail(err, STROBE_INTERNAL, "%d files at once: at most %d", n, NPY_MAX_OUTPUTS) : 0;
-  for (int i = 0; i < n && !status; i++) status = stage(&outputs[i], &temporary[i], err);
+  for (int i = 0; i < n && !status; i++) status = stage(&outputs[i], &staged[i], err);
   for (int i = 0; i < n && !status; i++) {
-    if (rename(temporary[i], outputs[i].path)) {
+    if (rename(staged[i].temporary, staged[i].path)) {
       status = fail_io(err, "write", outputs[i].path, errno);
     } else {
-      free(temporary[i]);
-      temporary[i] = NULL;
+      free(staged[i].temporary);
+      staged[i].temporary = NULL;
     }
   }
   for (int i = 0; i < n && i < NPY_MAX_OUTPUTS; i++) {
-    if (temporary[i]) unlink(temporary[i]);
-    free(temporary[i]);
+    if (staged[i].temporary) unlink(staged[i].temporary);
+    free(staged[i].temporary);
+    free(staged[i].path);
   }
   return status;
 }

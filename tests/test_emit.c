@@ -81,6 +81,23 @@ static void files_are_written_together(void **state) {
   assert_int_equal(entries(dir), 2);
 }
 
+static void a_link_is_written_through(void **state) {
+  (void)state;
+  const char *a = in_dir("a"), *link = in_dir("link");
+  struct stat st;
+  const struct file_text text[] = {{link, "by link", 7}, {a, "one", 3}};
+  assert_int_equal(symlink("a", link), 0);
+  assert_int_equal(chmod(a, 0640), 0);
+  assert_int_equal(files_write(text, 1, NULL, NULL), 0);
+  assert_holds(a, "by link");
+  assert_int_equal(lstat(link, &st), 0);
+  assert_true(S_ISLNK(st.st_mode));
+  assert_int_equal(stat(a, &st), 0);
+  assert_int_equal(st.st_mode & 0777, 0640); // of the file that was replaced
+  assert_int_equal(unlink(link), 0);
+  assert_int_equal(files_write(text + 1, 1, NULL, NULL), 0);
+}
+
 static void a_failure_leaves_everything_as_it_was(void **state) {
   (void)state;
   const char *a = in_dir("a"), *fresh = in_dir("fresh"), *blocked = in_dir("blocked");
@@ -361,6 +378,7 @@ static void headers_are_cxx_and_live_together(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(files_are_written_together),
+      cmocka_unit_test(a_link_is_written_through),
       cmocka_unit_test(a_failure_leaves_everything_as_it_was),
       cmocka_unit_test(directories_are_made_and_unmade),
       cmocka_unit_test(json_is_escaped_and_nested),

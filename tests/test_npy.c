@@ -220,6 +220,25 @@ static void failed_write_leaves_nothing(void **state) {
   free(data);
 }
 
+static void a_link_is_written_through(void **state) {
+  (void)state;
+  char link[300];
+  const float old[1] = {1.5f}, new[1] = {2.5f};
+  const int64_t one[] = {1};
+  struct stat st;
+  struct npy a;
+  snprintf(link, sizeof link, "%s/link.npy", directory);
+  assert_int_equal(npy_write(path, NPY_F4, 1, one, old, NULL), 0);
+  assert_int_equal(symlink(strrchr(path, '/') + 1, link), 0);
+  assert_int_equal(npy_write(link, NPY_F4, 1, one, new, NULL), 0);
+  assert_int_equal(lstat(link, &st), 0);
+  assert_true(S_ISLNK(st.st_mode));
+  assert_int_equal(npy_read(path, &a, NULL), 0);
+  assert_memory_equal(a.data, new, sizeof new);
+  npy_free(&a);
+  assert_int_equal(unlink(link), 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(accepts_all_versions_and_types),
@@ -228,6 +247,7 @@ int main(void) {
       cmocka_unit_test(expectations_say_what_is_allowed),
       cmocka_unit_test(reading_what_is_not_a_file),
       cmocka_unit_test(failed_write_leaves_nothing),
+      cmocka_unit_test(a_link_is_written_through),
   };
   return cmocka_run_group_tests_name("npy", tests, setup, teardown);
 }
