@@ -1,6 +1,7 @@
 // Threads that plan and execute in one context while others make and free contexts of their own: every result is the
 // same, bit for bit, and every kernel that is in use stays mapped. Runs under ThreadSanitizer too.
 #include "api.h"
+#include "failing_malloc.h"
 
 #include <stdio.h>
 
@@ -86,7 +87,46 @@ static void test_contexts_come_and_go(void **state) {
   strobe_context_destroy(s.ctx);
 }
 
+#if FAILING_MALLOC
+static strobe_plan *within;
+static int depth;
+static float inner[ELEMENTS];
+
+// In the midst of an execution another of the same plan, whose memory is taken.
+static void executes_within(void *context, int64_t n, strobe_body *body, void *arg) {
+  (void)context;
+  if (within && !depth++) {
+    const struct strobe_io io = {.size = sizeof io, .q.data = q, .k.data = k, .v.data = v, .o.data = inner};
+    if (strobe_execute(within, &io)) abort();
+  }
+  body(arg, 0, n, 0);
+}
+
+static void test_memory_of_a_second_execution(void **state) {
+  (void)state;
+  const struct strobe_context_options o = {.size = sizeof o, .n_workers = 1, .parallel_for = executes_within};
+  strobe_context *ctx;
+  assert_ok(strobe_context_create(&o, &ctx));
+  within = plan_with(ctx, problem, NULL);
+  assert_true(strobe_workspace_bytes(within) > 0);
+  faults = (struct faults){.on = true};
+  const bool same = computes(within, wanted);
+  faults.on = false;
+  assert_true(same);
+  assert_true(depth > 1 && faults.calls > 0);
+  assert_memory_equal(inner, wanted, sizeof inner);
+  assert_int_equal(faults.live, 0);
+  strobe_plan_destroy(within);
+  strobe_context_destroy(ctx);
+}
+#endif
+
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(test_contexts_come_and_go)};
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test(test_contexts_come_and_go),
+#if FAILING_MALLOC
+    cmocka_unit_test(test_memory_of_a_second_execution),
+#endif
+  };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

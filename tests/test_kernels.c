@@ -242,6 +242,33 @@ static void either_side_of_own_copies(void **state) {
   print_message("%d kernels\n", tried);
 }
 
+// Sequences that begin alike and share the memory of K and V: what a worker has copied of a shorter one is not enough.
+static void sequences_in_one_memory(void **state) {
+  (void)state;
+  static const int64_t lens[3] = {40, 7, 130};
+  static const char *const modes[] = {"kernel=prefill,stages=2", "kernel=prefill,stages=1,pack_k=1"};
+  if (!STROBE_TCC) skip();
+  for (int i = 0; i < 2 * target_count; i++) {
+    const struct target *t = &target_table[i / 2];
+    const struct spec s = problem_of("d64:f32").spec;
+    struct test_kernel k;
+    if (t->family != FAMILY_CPU || !cpu_has_target(t)) continue;
+    if (!make_kernel(&s, t, modes[i % 2], PRINTER_CODE, &k)) continue;
+    struct verify_case c = case_for(&s, 20, 130, false);
+    c.problem.batch = 3, c.problem.heads = c.problem.heads_kv = 1, c.kv_lens = NULL;
+    struct tensors all = guarded_tensors(&c, GUARD_AFTER);
+    set_current(&k, &c);
+    all.args.k.batch_stride = all.args.v.batch_stride = 0;
+    all.args.kv_lens = lens, all.args.kv_lens_bytes = sizeof *lens;
+    run_steps(k.kernel, &all.args, GUARD_AFTER);
+    c.kv_lens = lens;
+    check_tensors(&k, &c, &all, VERIFY_ALL_ROWS);
+    tensors_free(&all);
+    free_kernel(&k);
+    current[0] = 0;
+  }
+}
+
 // Where the diagonal crosses a tile decides which code runs: all offsets against the lanes.
 static void every_diagonal(void **state) {
   (void)state;
@@ -289,6 +316,7 @@ int main(void) {
       cmocka_unit_test_teardown(specs_agree_with_the_oracle, tell_current),
       cmocka_unit_test_teardown(configs_agree_with_the_oracle, tell_current),
       cmocka_unit_test_teardown(either_side_of_own_copies, tell_current),
+      cmocka_unit_test_teardown(sequences_in_one_memory, tell_current),
       cmocka_unit_test_teardown(every_diagonal, tell_current),
       cmocka_unit_test_teardown(compiled_in_kernels_agree_with_the_oracle, tell_current),
   };

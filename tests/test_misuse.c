@@ -220,6 +220,11 @@ static void test_alias(void **state) {
   assert_true(strobe_workspace_bytes(plan) > 0);
   io.workspace = (void *)(((uintptr_t)t.args.q.data + 63) / 64 * 64);
   refused(strobe_execute(plan, &io), STROBE_INVALID, "workspace overlaps q");
+  io.workspace = aligned_alloc(64, (strobe_workspace_bytes(plan) + 63) / 64 * 64);
+  assert_non_null(io.workspace);
+  io.lse = io.workspace;
+  refused(strobe_execute(plan, &io), STROBE_INVALID, "workspace overlaps lse");
+  free(io.workspace);
   tensors_free(&t);
   strobe_plan_destroy(plan);
 }
@@ -249,6 +254,11 @@ static void test_packed_qkvo(void **state) {
   refused(strobe_execute(plan, &io), STROBE_INVALID, "o overlaps v");
   io.o.data = all + 3 * PART + 1; // one element into the next row's q
   refused(strobe_execute(plan, &io), STROBE_INVALID, "o overlaps q");
+  io.o = (struct strobe_array){all + 3 * PART, (int64_t)N * ROW - PART, ROW, D}; // its second batch in v's columns
+  refused(strobe_execute(plan, &io), STROBE_INVALID, "o overlaps");
+  io.o.batch_stride = (int64_t)N * ROW;
+  io.v.batch_stride = (int64_t)N * ROW + PART; // the second batch of v in o's columns
+  refused(strobe_execute(plan, &io), STROBE_INVALID, "o overlaps v");
   free(all);
   tensors_free(&t);
   strobe_plan_destroy(plan);

@@ -16,6 +16,7 @@
 #include "shell.h"
 
 #include <dlfcn.h>
+#include <malloc.h>
 
 static const char set_text[] = "d16:f32:causal    target=avx512,avx2,c99 set=block_n=32,stages=1\n"
                                "d16:f32           target=c99,avx2 set=block_n=32\n"
@@ -93,6 +94,16 @@ static struct problem_of_set wanted(const struct spec *s) {
   return (struct problem_of_set){s->head_dim, s->head_dim_v, (int)s->q, (int)s->kv, (int)s->o, s->mask != MASK_FULL};
 }
 
+// Bytes that malloc has given, where it tells.
+static size_t allocated(void) {
+#ifdef __GLIBC__
+  const struct mallinfo2 m = mallinfo2();
+  return m.uordblks + m.hblkhd;
+#else
+  return 0;
+#endif
+}
+
 // Runs a problem through the dispatcher, with memory of its own and of the caller's, and compares with the oracle.
 static void computes(const struct set_library *l, const char *text, const char *kernel) {
   struct error err = {0};
@@ -110,6 +121,9 @@ static void computes(const struct set_library *l, const char *text, const char *
     const strobe_i64 bytes = l->bytes(&p, &t.args);
     void *memory = own ? aligned_alloc(64, (size_t)(bytes + 63) / 64 * 64) : NULL;
     if (l->forward(&p, &t.args, memory, own ? bytes : 0, message, sizeof message)) fail_msg("%s: %s", text, message);
+    const size_t held = allocated();
+    assert_int_equal(l->forward(&p, &t.args, memory, own ? bytes : 0, message, sizeof message), 0);
+    assert_int_equal(allocated(), held);
     assert_non_null(l->kernel(&p, &t.args, &name, message, sizeof message));
     if (!strstr(name, kernel)) fail_msg("%s: %s is not %s", text, name, kernel);
     struct config config;
@@ -194,25 +208,27 @@ static void bad_arguments(const struct set_library *a) {
                                    .q_len = 0,
                                    .kv_len = 0,
                                    .scale = 1};
-  struct strobe_args bad[10];
-  static const char *const words[10] = {"abi",    "size",           "batch -1", "heads 0", "must divide",
-                                        "kv_len", "o.data is NULL", "1e14",     "1e12",    "1e18"};
-  for (int i = 0; i < 10; i++) bad[i] = good;
+  struct strobe_args bad[11];
+  static const char *const words[11] = {"abi",         "size",   "batch -1",       "heads 0",
+                                        "must divide", "kv_len", "o.data is NULL", "1e14",
+                                        "1e12",        "1e18",   "kv_lens_bytes 0"};
+  for (int i = 0; i < 11; i++) bad[i] = good;
   bad[0].abi++, bad[1].size--, bad[2].batch = -1, bad[3].heads = 0, bad[4].heads_kv = 3, bad[5].kv_len = 1ll << 40;
   bad[6].q_len = 1, bad[6].o.data = NULL;
   bad[7].batch = bad[7].heads = bad[7].q_len = 1 << 30;
   bad[8].batch = bad[8].heads = 1 << 21, bad[8].q_len = 2;
   bad[9].q_len = bad[9].kv_len = 1ll << 30;
+  bad[10].kv_lens = x;
   assert_int_equal(a->forward(&p, &good, NULL, 0, m, sizeof m), 0); // nothing to do
   float y[20 * 32];
   for (int i = 0; i < 20 * 32; i++) y[i] = 1;
   struct strobe_args no_keys = good; // heads side by side, queries, and nothing to see
   no_keys.heads_kv = 2, no_keys.q_len = 20;
-  no_keys.k = no_keys.v = (struct strobe_tensor){x, 0, 16, 32};
+  no_keys.k = no_keys.v = (struct strobe_tensor){NULL, 0, 16, 32};
   no_keys.q = no_keys.o = (struct strobe_tensor){y, 20 * 32, 16, 32};
   assert_int_equal(a->forward(&p, &no_keys, NULL, 0, m, sizeof m), 0);
   for (int i = 0; i < 20 * 32; i++) assert_true(y[i] == 0);
-  for (int i = 0; i < 10; i++) {
+  for (int i = 0; i < 11; i++) {
     assert_int_equal(a->forward(&p, &bad[i], NULL, 0, m, sizeof m), 1);
     if (!strstr(m, words[i])) fail_msg("%d: %s", i, m);
   }

@@ -4,6 +4,7 @@
 #include "../runtime/pool.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -247,6 +248,31 @@ static void test_default_workers(void **state) {
   free(saved);
 }
 
+static void handled(int signal) { (void)signal; }
+
+// A signal of the host goes to its own threads, which may have blocked it.
+static void test_takes_no_signal(void **state) {
+  (void)state;
+  sigset_t usr1, before, pending;
+  struct timespec none = {0, 0};
+  struct pool *p = pool_of(WORKERS);
+  struct sigaction action = {.sa_handler = handled}, was;
+  sigemptyset(&usr1);
+  sigaddset(&usr1, SIGUSR1);
+  assert_int_equal(sigaction(SIGUSR1, &action, &was), 0);
+  pool_start(p, ITEMS);
+  assert_true(pool_threads(p) > 0);
+  pthread_sigmask(SIG_BLOCK, &usr1, &before);
+  assert_int_equal(kill(getpid(), SIGUSR1), 0);
+  usleep(20000); // a thread that does not block it has it by now
+  sigpending(&pending);
+  assert_true(sigismember(&pending, SIGUSR1));
+  assert_int_equal(sigtimedwait(&usr1, NULL, &none), SIGUSR1);
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  sigaction(SIGUSR1, &was, NULL);
+  pool_destroy(p);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_every_item_once),
@@ -258,6 +284,7 @@ int main(void) {
       cmocka_unit_test(test_no_threads_to_be_had),
       cmocka_unit_test(test_fork),
       cmocka_unit_test(test_default_workers),
+      cmocka_unit_test(test_takes_no_signal),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -235,6 +235,7 @@ static void refuses_sizes_that_overflow(void **state) {
       {"d64:f32:b1099511627776h1099511627776q1k1", "2^40 heads in all"},
       {"d64:f32:b0h1099511627776q1099511627776k1", "must fit in 2^56 bytes"},
       {"d64v576:f32:b256h1q1k1099511627776", "v of batch 256"},
+      {"d1v576:f32:b8192h1q17179869184k1", "o of batch 8192"},
       {"d1:bf16:b32768h1q1099511627776k1", "lse of batch 32768"},
   };
   for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

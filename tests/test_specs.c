@@ -87,6 +87,16 @@ static void test_kv_lens(void **state) {
       ran++;
     }
   assert_true(ran >= (int)(sizeof unequal / sizeof *unequal));
+  // Keys of a sequence in parts, some of which have none; causal rows that see none.
+  static const char *const in_parts[] = {"d40:f32:b6h4/2q1k300", "d64:bf16:causal:b6h4/2q3k300"};
+  const struct strobe_plan_options o = {.size = sizeof o, .config = "kernel=decode,split=64"};
+  for (int i = 0; i < 2 && STROBE_TCC; i++) {
+    strobe_plan *p;
+    assert_ok(strobe_plan_create(ctx, in_parts[i], &o, &p));
+    run_lengths(p, lens32, 4, LAYOUT_BNHD);
+    run_lengths(p, lens64, 8, LAYOUT_BHND);
+    strobe_plan_destroy(p);
+  }
 }
 
 // Lengths that are all kv_len change no bit.
@@ -140,7 +150,15 @@ static void test_bad_kv_lens(void **state) {
   memset(io.lse, 0, t.bytes[TENSOR_LSE]);
   assert_int_equal(strobe_execute(p, &io), STROBE_INVALID);
   assert_non_null(strstr(strobe_error(), "lse overlaps kv_lens"));
+  int64_t last_in_lse[1 + 2 * 2 * 5] = {20, 3};
+  io.kv_lens = last_in_lse;
+  io.kv_lens_bytes = 8;
+  io.lse = (float *)(last_in_lse + 1);
+  assert_int_equal(strobe_execute(p, &io), STROBE_INVALID);
+  assert_non_null(strstr(strobe_error(), "lse overlaps kv_lens"));
+  io.lse = t.args.lse;
   io.kv_lens = good;
+  io.kv_lens_bytes = 4;
   assert_ok(strobe_execute(p, &io));
   io.size = offsetof(struct strobe_io, kv_lens); // a caller that was built before there were lengths
   io.kv_lens = negative;
@@ -169,6 +187,9 @@ static void test_f16_overflow(void **state) {
   }
   struct verify_result r;
   o[2] = 0x7c00; // infinite where it need not be
+  assert_int_equal(verify_args(&p->problem.spec, &p->instance.config, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
+  assert_false(r.ok);
+  o[2] = o[5], o[0] = 0xfc00; // the other infinity
   assert_int_equal(verify_args(&p->problem.spec, &p->instance.config, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
   assert_false(r.ok);
   tensors_free(&t);

@@ -88,6 +88,28 @@ static void both_printers_agree_with_the_oracle(void **state) {
   check_all(by_vectors, sizeof by_vectors / sizeof *by_vectors, false);
 }
 
+// Workers that have whole KV heads copy K and V of each themselves, over those of the one before.
+static void copies_of_one_head_after_another(void **state) {
+  (void)state;
+  static const struct tiles_case by_heads[] = {{"d64:bf16:causal:b2h8/4q70k100", "block_m=32,block_n=64"},
+                                               {"d40v24:f16:b1h8q50k70", "kernel=tiles"},
+                                               {"d64:f32:causal:b1h8q300k130", "block_m=128,block_n=64"}};
+  if (!STROBE_TCC) skip();
+  for (int n = 0; n < 3; n++)
+    for (int printer = 0; printer < 2; printer++) {
+      struct problem p = problem_of(by_heads[n].problem);
+      struct test_kernel k;
+      if (printer && !cpu_has_target(amx())) continue;
+      assert_int_equal(problem_complete(&p, NULL), 0);
+      assert_true(make_kernel(&p.spec, amx(), by_heads[n].config, printers[printer], &k));
+      for (k.workers = 1; k.workers <= 2; k.workers++) {
+        const struct verify_case c = case_of(&p, 0, 1);
+        check_case(&k, &c, (enum guard_side)(n % 2), VERIFY_ALL_ROWS);
+      }
+      free_kernel(&k);
+    }
+}
+
 // One Inf and one NaN in V, behind the diagonal for some queries: rows that see neither keep every bit.
 static void check_hidden(const char *problem, enum dtype type) {
   struct problem p = problem_of(problem);
@@ -167,6 +189,7 @@ static void all_bits_count(void **state) {
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test_teardown(both_printers_agree_with_the_oracle, tell_current),
+      cmocka_unit_test_teardown(copies_of_one_head_after_another, tell_current),
       cmocka_unit_test_teardown(hidden_values_reach_nobody, tell_current),
       cmocka_unit_test_teardown(all_bits_count, tell_current),
   };

@@ -265,6 +265,38 @@ static void plans_remember(void **state) {
   strobe_context_destroy(ctx);
 }
 
+// With same_bits a search tries nothing that would change a bit of the default's result.
+static void plans_keep_bits(void **state) {
+  (void)state;
+  const struct strobe_context_options one = {.size = sizeof one, .n_workers = 1};
+  const struct strobe_plan_options o = {.size = sizeof o, .effort = STROBE_MEASURE, .budget_s = 1, .same_bits = 1};
+  strobe_context *ctx;
+  strobe_plan *plan;
+  struct tune_db db = {0};
+  struct problem p;
+  struct config base, c;
+  unlink(db_path);
+  assert_int_equal(problem_parse("d32:f32:b1h2q200k200", &p, NULL), 0);
+  assert_int_equal(problem_complete(&p, NULL), 0);
+  config_clear(&base);
+  assert_int_equal(config_resolve(&p.spec, cpu_best_target(&p.spec), &p, &base, NULL), 0);
+  assert_int_equal(strobe_context_create(&one, &ctx), 0);
+  if (strobe_plan_create(ctx, "d32:f32:b1h2q200k200", &o, &plan)) fail_msg("%s", strobe_error());
+  strobe_plan_destroy(plan);
+  strobe_context_destroy(ctx);
+  assert_int_equal(tune_db_read(db_path, &db, NULL), 0);
+  assert_true(db.n > 0);
+  for (int i = 0; i < db.n; i++) {
+    config_clear(&c);
+    assert_int_equal(config_parse(db.records[i].config, &c, NULL), 0);
+    for (int f = 0; f < CFG_COUNT; f++)
+      if (config_changes_bits((enum config_field)f, &base) && c.v[f] != base.v[f])
+        fail_msg("%s was tried", db.records[i].config);
+  }
+  tune_db_free(&db);
+  unlink(db_path);
+}
+
 static void plans_take_compiled_in_tunings(void **state) {
   (void)state;
   struct tune_record r = record_of("d32:f32", "", TUNE_BEST, 1, 30);
@@ -300,6 +332,17 @@ static void plans_take_compiled_in_tunings(void **state) {
     o.tunings = "nonsense";
     assert_int_equal(strobe_context_create(&o, &ctx), STROBE_INVALID);
   }
+  // What was measured here counts for more than what came with the program.
+  struct strobe_context_options o = {.size = sizeof o, .n_workers = 1, .tunings = line.data};
+  strobe_context *ctx;
+  struct tune_record here = r;
+  snprintf(here.config, sizeof here.config, "%s", "block_n=64,stages=1");
+  assert_int_equal(tune_db_update(db_path, &here, 1, NULL), 0);
+  assert_int_equal(strobe_context_create(&o, &ctx), 0);
+  describe(ctx, 0, config, tuned);
+  assert_non_null(strstr(config, "block_n=64,"));
+  strobe_context_destroy(ctx);
+  unlink(db_path);
   buf_free(&text), buf_free(&larger), buf_free(&line);
 }
 
@@ -311,6 +354,7 @@ int main(void) {
                                      cmocka_unit_test(large_problems_are_cut),
                                      cmocka_unit_test(plans_do_without_a_search),
                                      cmocka_unit_test(plans_remember),
+                                     cmocka_unit_test(plans_keep_bits),
                                      cmocka_unit_test(plans_take_compiled_in_tunings)};
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }

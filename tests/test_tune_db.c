@@ -100,6 +100,12 @@ static void better_measured_wins(void **state) {
   const struct tune_record late = record_of("d64:f32", "block_n=64", TUNE_BEST, 0.1, 2);
   tune_db_add(&db, &late, NULL); // but not one that rests on less
   assert_string_equal(tune_db_find(&db, &many.key)->config, "stages=1");
+  struct tune_record again = record_of("d64:f32", "stages=1", TUNE_BEST, 1.3, 31);
+  tune_db_add(&db, &again, NULL); // of as many runs the later one
+  assert_true(tune_db_find(&db, &many.key)->ms == 1.3);
+  again = record_of("d64:f32", "stages=2", TUNE_BEST, 1.2, 31);
+  tune_db_add(&db, &again, NULL);
+  assert_string_equal(tune_db_find(&db, &many.key)->config, "stages=2");
   int marked = 0;
   for (int i = 0; i < db.n; i++) marked += db.records[i].mark != TUNE_TRIED;
   assert_int_equal(marked, 1);

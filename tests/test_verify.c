@@ -209,6 +209,12 @@ static void unwritten_nan_and_padding_fail(void **state) {
     }
   expect_sentence(&c, &t, "finite where the reference is not");
   tensors_free(&t);
+  c = case_of(32, DT_F32, MASK_FULL, 5, 0, "normal");
+  t = create(&c, NULL);
+  textbook(&t);
+  t.args.lse[3] = INFINITY; // the other infinity
+  expect_sentence(&c, &t, "[batch 0, head 0, row 3, column 0] is inf, the reference -inf");
+  tensors_free(&t);
 }
 
 static void inputs_are_deterministic_and_guarded(void **state) {
