@@ -144,6 +144,7 @@ static int export(const struct session *s, struct error *err) {
   for (int i = 0; i < db.n; i++) // what decides
     if (db.records[i].mark != TUNE_TRIED) db.records[kept++] = db.records[i];
   db.n = kept;
+  db.others.len = 0; // nor comments
   tune_db_print(&db, &text);
   if (s->opt->c)
     print_c(&text, &out);

@@ -71,6 +71,10 @@ static void tunes_and_records(void **state) {
   assert_non_null(strstr(o->out, "\"from\": \"tuned\""));
   assert_non_null(strstr(o->out, "\"why\": \"measured on this machine\""));
   unsetenv("STROBE_DB");
+  assert_true(shell("{ cat t.txt; printf '# a \"remark\"\\nof a later version\\n'; } > more.txt"));
+  works("db export --db t.txt -o plain.txt"); // what decides, and nothing else
+  works("db export --db more.txt -o same.txt");
+  assert_true(shell("cmp -s plain.txt same.txt && ! grep -q 'tried\\|remark\\|later' plain.txt"));
   works("db export --c --db t.txt -o tunings.c");
   works("db export --c same.c --db t.txt");
   assert_true(shell("cmp -s tunings.c same.c"));

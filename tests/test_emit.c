@@ -141,12 +141,15 @@ static void json_is_escaped_and_nested(void **state) {
   json_number(&j, "nan", 0.0 / 0.0, 6);
   json_bool(&j, "yes", true);
   json_end(&j);
+  json_string(&j, NULL, "\xed\xa0\x80|\xe0\x80\xaf|\xf4\x90"); // a surrogate, too long a form, beyond Unicode
   json_integer(&j, NULL, -5);
   json_array(&j, NULL);
   json_end(&j);
   json_end(&j);
-  assert_string_equal(out.data, "[\n  {\n    \"a\\\"b\": \"tab\\u0009 \\ufffd \xc3\xa9\\n\",\n    \"nan\": null,\n"
-                                "    \"yes\": true\n  },\n  -5,\n  []\n]\n");
+  assert_string_equal(
+      out.data,
+      "[\n  {\n    \"a\\\"b\": \"tab\\u0009 \\ufffd \xc3\xa9\\n\",\n    \"nan\": null,\n"
+      "    \"yes\": true\n  },\n  \"\\ufffd\\ufffd\\ufffd|\\ufffd\\ufffd\\ufffd|\\ufffd\\ufffd\",\n  -5,\n  []\n]\n");
   buf_free(&out);
 }
 
