@@ -107,7 +107,7 @@ static int merge(const struct session *s, struct error *err) {
     for (int r = 0; r < one.n && !status; r++) status = tune_db_add(&all, &one.records[r], err);
     tune_db_free(&one);
   }
-  if (!status) status = tune_db_update(s->path, all.records, all.n, err);
+  if (!status) status = tune_db_merge(s->path, &all, err);
   if (!status) printf("merged %d record%s into %s\n", all.n, all.n == 1 ? "" : "s", s->path);
   tune_db_free(&all);
   return status;

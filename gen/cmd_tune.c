@@ -23,8 +23,8 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields that stay as given; the others are searched"),
     ROW(OPT_TEXT, budget, .name = "budget", .value = "TIME",
         .about = "for each problem, as in 30s or 2m (default: 12s)"),
-    ROW(OPT_INT, top, .name = "top", .value = "N", .about = "rows of the table (default: 10)", .least = 1,
-        .most = 1000),
+    ROW(OPT_INT, top, .name = "top", .value = "N",
+        .about = "rows of the table, and the best's and the default's (default: 10)", .least = 1, .most = 1000),
     ROW(OPT_INT, threads, .name = "threads", .value = "N", .about = "workers of a CPU (default: 1)", .least = 1,
         .most = 1024),
     ROW(OPT_INT, candidates, .name = "candidates", .value = "N",
@@ -101,10 +101,11 @@ static void print_table(const struct tune_result *r, const struct target *t, con
   static const char *const header[] = {"", "ms", "time / default", "predicted", "runs", "differs from the default in"};
   struct table table;
   table_begin(&table, "lrrrrl", header);
-  for (int i = 0; i < r->n && i < o->top + (r->default_at >= o->top); i++) {
-    const struct tune_candidate *c = &r->candidates[i < o->top ? i : r->default_at];
+  for (int i = 0; i < r->n; i++) {
+    const struct tune_candidate *c = &r->candidates[i];
     struct buf text = {0};
     if (c->ratio <= 0) break;
+    if (i >= o->top && i != r->best && i != r->default_at) continue;
     difference(c, &r->candidates[r->default_at], t, &text);
     table_cell(&table, CELL_GOOD, "%s", c == &r->candidates[r->best] ? "best" : "");
     table_cell(&table, CELL_PLAIN, "%.4g", c->ratio * r->candidates[r->default_at].ms);
@@ -138,8 +139,9 @@ static void print_explanation(const struct tune_result *r, struct buf *out) {
 
 static void print_verdict(const struct tune_result *r, const char *path, struct buf *out) {
   if (r->best != r->default_at)
-    buf_printf(out, "best: %s, %.1f %% less time than the default (at least %.1f %%, with 95 %% confidence)\n",
-               r->candidates[r->best].text, 100 * (1 - r->candidates[r->best].ratio), 100 * (1 - r->gain_bound));
+    buf_printf(out, "best: %s, %.1f %% less time than the default (at least %.1f %%, with 95 %% confidence)%s\n",
+               r->candidates[r->best].text, 100 * (1 - r->candidates[r->best].ratio), 100 * (1 - r->gain_bound),
+               r->stands ? "; it was recorded before, and stands" : "");
   else
     buf_printf(out, "%s\n",
                r->stopped ? r->candidates[0].runs ? "stopped before anything was decided; what was measured is kept"
@@ -150,11 +152,10 @@ static void print_verdict(const struct tune_result *r, const char *path, struct 
                100 * (r->rival_ratio - 1), 100 * (r->rival_bound - 1));
   buf_printf(out, "noise %.1f %%; %d of %d configs are feasible, %d computed wrong; %.1f s\n", r->noise, r->feasible,
              r->enumerated, r->wrong, r->seconds);
-  const bool recorded = *path && r->candidates[0].runs;
-  buf_printf(out, "%s%s\n", recorded ? "recorded in " : "not recorded", recorded ? path : "");
+  buf_printf(out, "%s%s\n", *path ? "recorded in " : "not recorded", path);
 }
 
-static void add_json(struct json *j, const char *problem, const struct tune_result *r) {
+static void add_json(struct json *j, const char *problem, const struct tune_result *r, const char *path) {
   json_object(j, NULL);
   json_string(j, "problem", problem);
   json_string(j, "spec", r->key.spec);
@@ -163,6 +164,7 @@ static void add_json(struct json *j, const char *problem, const struct tune_resu
   json_string(j, "machine", r->key.machine);
   json_string(j, "best", r->candidates[r->best].text);
   json_bool(j, "default_is_best", r->best == r->default_at);
+  json_bool(j, "stands", r->stands);
   json_number(j, "ratio", r->candidates[r->best].ratio, 5);
   json_number(j, "ratio_upper_bound", r->gain_bound, 5);
   if (r->rival_ratio > 0) {
@@ -176,6 +178,8 @@ static void add_json(struct json *j, const char *problem, const struct tune_resu
   json_integer(j, "wrong", r->wrong);
   json_number(j, "seconds", r->seconds, 4);
   json_bool(j, "stopped", r->stopped);
+  json_bool(j, "recorded", *path);
+  json_string(j, "db", path);
   json_array(j, "candidates");
   for (int i = 0; i < r->n; i++) {
     const struct tune_candidate *c = &r->candidates[i];
@@ -201,63 +205,74 @@ struct tuning {
   const char *db;   // that is read; empty: none
   struct buf out;
   struct json j;
-  bool unwritten; // the database could not be written: said once
+  int done;               // problems whose result is in out
+  int status;             // of the database
+  struct error unwritten; // why the last search is not in the database
 };
 
-static int record(struct tuning *t, const struct tune_result *r, struct error *err) {
+// A database that can't be written is no reason to lose what was found: it is printed, and ends the command after that.
+static int record(struct tuning *t, const struct tune_result *r, bool *recorded) {
   struct tune_record *records = calloc((size_t)r->n + 1, sizeof *records);
-  if (!records) return fail(err, STROBE_NO_MEMORY, "no memory for %d records", r->n);
-  struct error why = {0};
-  const int n = tune_records(r, records);
-  if (*t->path && !t->unwritten && tune_db_update(t->path, records, n, &why)) {
-    t->unwritten = true;
-    t->path = "";
-    fprintf(stderr, "strobe: the result was not recorded: %s\n", why.text);
-  }
+  if (!records) return fail(&t->unwritten, STROBE_NO_MEMORY, "no memory for %d records", r->n);
+  const int n = tune_records(r, records),
+            status = n && *t->path ? tune_db_update(t->path, records, n, &t->unwritten) : 0;
+  *recorded = n && *t->path && !status;
   free(records);
-  return 0;
+  return status;
+}
+
+static int request_of(const struct tuning *t, const char *text, struct tune_request *r, struct error *err) {
+  const struct tune_options *o = t->opt;
+  *r = (struct tune_request){.workers = (int)o->threads,
+                             .budget_s = t->budget_s,
+                             .most = (int)o->candidates,
+                             .same_bits = o->deterministic,
+                             .exhaustive = o->exhaustive,
+                             .progress = progress};
+  int status = problem_parse(text, &r->problem, err);
+  if (!status) status = problem_complete(&r->problem, err);
+  if (!status && problem_flops(&r->problem) <= 0)
+    status = fail(err, STROBE_INVALID,
+                  "\"%.100s\": no query sees a key, so there is nothing to tune; sizes must be 1 or more", text);
+  if (!status) status = cmd_target_here(o->target, &r->problem.spec, &r->target, err);
+  if (!status && r->target->family == FAMILY_CUDA) r->workers = 1; // --threads is for CPUs
+  config_clear(&r->base);
+  if (!status && o->set) status = config_parse(o->set, &r->base, err);
+  struct config all = r->base;
+  return status ? status : config_resolve(&r->problem.spec, r->target, &r->problem, &all, err);
 }
 
 static int tune_one(struct tuning *t, const char *text, struct error *err) {
   const struct tune_options *o = t->opt;
-  struct tune_request r = {.workers = (int)o->threads,
-                           .budget_s = t->budget_s,
-                           .most = (int)o->candidates,
-                           .same_bits = o->deterministic,
-                           .exhaustive = o->exhaustive,
-                           .progress = progress};
+  struct tune_request r;
   struct tune_result result = {0};
   struct buf problem = {0};
-  int status = problem_parse(text, &r.problem, err);
-  if (!status) status = problem_complete(&r.problem, err);
-  if (!status && problem_flops(&r.problem) <= 0)
-    status = fail(err, STROBE_INVALID,
-                  "\"%.100s\": no query sees a key, so there is nothing to tune; sizes must be 1 or more", text);
-  if (!status) status = cmd_target_here(o->target, &r.problem.spec, &r.target, err);
-  if (!status && r.target->family == FAMILY_CUDA) r.workers = 1; // --threads is for CPUs
-  config_clear(&r.base);
-  if (!status && o->set) status = config_parse(o->set, &r.base, err);
+  int status = request_of(t, text, &r, err);
   if (status) return status;
   problem_print(&r.problem, &problem);
   if (problem.failed) return fail(err, STROBE_NO_MEMORY, "no memory for a problem");
   r.context = problem.data;
   struct tune_key key;
-  struct tune_record rival;
+  struct tune_record recorded;
   tune_key_of(&r.problem, r.target, r.workers, &key);
-  if (o->exhaustive && *t->db && tune_db_lookup(t->db, &key, &rival)) r.rival = rival.config;
-  status = tune(&r, &result, err);
+  if (*t->path) status = tune_db_update(t->path, NULL, 0, err); // else a search would be for nothing
+  if (!status && *t->db && tune_db_lookup(t->db, &key, &recorded)) r.recorded = recorded.config;
+  if (!status) status = tune(&r, &result, err);
   if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
-  if (!status) status = record(t, &result, err);
+  bool written = false;
+  if (!status) t->status = record(t, &result, &written);
+  const char *path = written ? t->path : "";
   if (!status && o->json)
-    add_json(&t->j, problem.data, &result);
+    add_json(&t->j, problem.data, &result, path);
   else if (!status) {
     buf_printf(&t->out, "%s%s on %s, bucket %s\n\n", t->out.len ? "\n" : "", problem.data, r.target->name,
                result.key.bucket);
     print_table(&result, r.target, o, &t->out);
     buf_char(&t->out, '\n');
     if (o->explain) print_explanation(&result, &t->out);
-    print_verdict(&result, t->path, &t->out);
+    print_verdict(&result, path, &t->out);
   }
+  t->done += !status;
   if (!status && o->plot) status = heatmap_write(o->plot, problem.data, &result, err);
   tune_result_free(&result);
   buf_free(&problem);
@@ -275,15 +290,22 @@ static int run(const struct command *c, struct error *err) {
   if (path.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for a path");
   t.db = path.data ? path.data : "";
   t.path = t.opt->dry ? "" : t.db;
-  if (!status && !t.opt->dry && !*t.path) fprintf(stderr, "strobe: no HOME and no --db: nothing is recorded\n");
+  if (!status && !t.opt->dry && !*t.path)
+    status = fail(err, STROBE_INVALID,
+                  "tune: there is no HOME and no STROBE_DB; --db FILE names the database, --dry records nothing");
   t.j.out = &t.out;
+  struct tune_request r; // what is wrong with the last problem is said before the first is tuned
+  for (int i = 0; i < c->n_operands && !status; i++) status = request_of(&t, c->operands[i], &r, err);
   struct sigaction old, act = {.sa_handler = on_interrupt};
   sigaction(SIGINT, &act, &old);
   if (t.opt->json) json_array(&t.j, NULL);
-  for (int i = 0; i < c->n_operands && !status && !interrupted; i++) status = tune_one(&t, c->operands[i], err);
+  for (int i = 0; i < c->n_operands && !status && !t.status && !interrupted; i++)
+    status = tune_one(&t, c->operands[i], err);
   if (t.opt->json) json_end(&t.j);
   sigaction(SIGINT, &old, NULL);
-  if (!status) status = cmd_print(&t.out, err);
+  const int printed = !status || t.done ? cmd_print(&t.out, err) : 0;
+  if (!status) status = printed;
+  if (!status && t.status) status = fail(err, t.status, "the result was not recorded: %.400s", t.unwritten.text);
   buf_free(&t.out);
   buf_free(&path);
   return status ? 2 : interrupted ? 1 : 0;
@@ -297,7 +319,8 @@ const struct verb verb_tune = {
         "Every candidate is verified before it is timed; all are timed in turn, the default among them, and only what "
         "is\n"
         "significantly better than it is recorded as best. Plans made later for problems of the same bucket take it.\n"
-        "Ctrl-C keeps what was measured.",
+        "What was recorded before is measured again: it stands unless another is better or it is slower than the\n"
+        "default now. Ctrl-C keeps what was measured.",
     .example = "  $ strobe tune d128:f32:b1h8q2048k2048 --explain --plot map.svg\n"
                "  d128:f32:b1h8/8q2048k2048 on avx512bf16, bucket q4096k4096g1\n"
                "        ms     time / default  predicted  runs  differs from the default in\n"

@@ -55,14 +55,17 @@ static int add_candidate(struct tuner *t, const struct tune_point *point) {
   return tuner_prepare(t, c, &t->runners[t->out->n++]);
 }
 
-// The rival may be none of those that the model put first.
+// What decides so far may be none of those that the model put first.
 static int add_rival(struct tuner *t) {
   const struct tune_request *r = t->r;
   struct tune_point point = {.cost = 0};
   config_clear(&point.config);
-  if (!r->rival || config_parse(r->rival, &point.config, NULL) ||
+  if (!r->recorded || config_parse(r->recorded, &point.config, NULL) ||
       config_resolve(&r->problem.spec, r->target, &r->problem, &point.config, NULL))
     return 0;
+  for (int i = 0; i < t->space.n; i++)
+    t->rival_in |= !memcmp(&t->space.points[i].config, &point.config, sizeof point.config);
+  if (!t->rival_in && !r->exhaustive) return 0;
   for (t->rival = 0; t->rival < t->out->n; t->rival++)
     if (!memcmp(&t->out->candidates[t->rival].config, &point.config, sizeof point.config)) return 0;
   point.cost = tune_cost(&r->problem.spec, r->target, &r->problem, r->workers, &point.config);
@@ -256,22 +259,40 @@ static int duel(struct tuner *t, const char *phase, int first, int second, doubl
   return n;
 }
 
+// The fastest of the race, and what decides so far if it may still be found.
+static int finalists(const struct tuner *t, int *alive, int n) {
+  if (n > FINALISTS) n = FINALISTS;
+  bool in = !t->rival_in || t->rival >= t->out->n || !t->runners[t->rival].plan;
+  for (int i = 0; i < n; i++) in |= alive[i] == t->rival;
+  if (!in) alive[n < FINALISTS ? n++ : n - 1] = t->rival;
+  return n;
+}
+
 // Every finalist meets the default: which of them is the fastest, a race of few runs can't always tell. Returns it; the
-// default, 0, if none is significantly better.
-static int decide(struct tuner *t, const int *alive, int n) {
-  double ratio[DUEL_PAIRS], least = 1;
+// default, 0, if none is significantly better and what decides so far is slower.
+static int decide(struct tuner *t, int *alive, int n) {
+  double ratio[DUEL_PAIRS], least = 1, rival_bound = 0;
   struct tune_result *o = t->out;
   o->gain_bound = 1;
-  for (int i = 0; i < n && i < FINALISTS && !o->stopped; i++) {
-    if (alive[i] == 0 || (i && tuner_elapsed(t) > t->r->budget_s)) continue;
+  n = finalists(t, alive, n);
+  for (int i = 0; i < n && !o->stopped; i++) {
+    const bool rival = t->rival_in && alive[i] == t->rival;
+    if (alive[i] == 0 || (i && !rival && tuner_elapsed(t) > t->r->budget_s)) continue;
     const int pairs = duel(t, "duel with the default", alive[i], 0, ratio);
     const double bound = tune_upper_bound(ratio, pairs), mean = tune_mean_ratio(ratio, pairs);
     if (pairs == 0) break;
     o->candidates[alive[i]].ratio = mean;
+    if (rival && mean < 1) rival_bound = bound;
     if (bound >= 1 || mean >= least) continue;
     least = mean;
     o->best = alive[i];
     o->gain_bound = bound;
+  }
+  if (o->stopped) o->best = 0, o->gain_bound = 1; // decides nothing
+  if (!o->best && rival_bound > 0 && !o->stopped) {
+    o->stands = true;
+    o->best = t->rival;
+    o->gain_bound = rival_bound;
   }
   return o->best;
 }
@@ -280,7 +301,7 @@ static int decide(struct tuner *t, const int *alive, int n) {
 static void meet_rival(struct tuner *t, int winner) {
   double ratio[DUEL_PAIRS];
   struct tune_result *o = t->out;
-  if (!t->r->rival || t->rival >= o->n || !t->runners[t->rival].plan) return;
+  if (!t->r->recorded || !t->r->exhaustive || t->rival >= o->n || !t->runners[t->rival].plan) return;
   o->rival_ratio = o->rival_bound = 1;
   if (t->rival == winner) return;
   struct runner *const both[] = {&t->runners[t->rival], &t->runners[winner]};
@@ -318,8 +339,8 @@ int tune(const struct tune_request *r, struct tune_result *out, struct error *er
       if (t.runners[i].plan) alive[n++] = i;
     if (alive) {
       n = race(&t, alive, n);
-      const int best = decide(&t, alive, n);
-      meet_rival(&t, best ? best : alive[0]);
+      const int fastest = alive[0], best = decide(&t, alive, n);
+      meet_rival(&t, best ? best : fastest);
       summarise(&t);
       tune_result_sort(out);
     } else

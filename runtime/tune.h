@@ -2,8 +2,8 @@
 //
 // Candidates come from the search space (gen/tune_space.h) in the order of its model. Each is compiled, verified
 // against the double-precision oracle, and only then timed, all of them in turn (A B C A B C), the default among them,
-// by successive halving. The winner meets the default in a final duel of pairs; it is the best only if the upper 95 %
-// bound of its time over the default's is below 1.
+// by successive halving. The finalists meet the default in duels of pairs; the fastest is the best only if the upper
+// 95 % bound of its time over the default's is below 1.
 #ifndef STROBE_TUNE_H
 #define STROBE_TUNE_H
 
@@ -32,12 +32,13 @@ struct tune_request {
   const struct target *target; // that this CPU can run
   struct config base;          // fields that are given; the rest is searched
   int workers;
-  double budget_s;   // what it may take in all, about
-  int most;          // candidates that are measured at most; 0: as many as the budget allows
-  bool same_bits;    // only fields that change no bit of the result
-  bool exhaustive;   // times every config first, and lets the fastest in: takes as long as it takes before the budget
-                     // counts
-  const char *rival; // config that the winner meets in a duel of its own; NULL: none
+  double budget_s; // what it may take in all, about
+  int most;        // candidates that are measured at most; 0: as many as the budget allows
+  bool same_bits;  // only fields that change no bit of the result
+  bool exhaustive; // times every config first, and lets the fastest in: takes as long as it takes before the budget
+                   // counts; the winner meets what is recorded in a duel of its own
+  const char *recorded; // config that decides so far: is among the finalists if it is in the space, and decides on
+                        // unless it is no longer faster than the default or another is better; NULL: none
   // May be NULL. progress returns false to stop: what was measured is kept.
   bool (*progress)(void *context, const struct tune_progress *p);
   void *context;
@@ -48,6 +49,7 @@ struct tune_result {
   struct problem timed; // the problem that was run: the request's, made smaller where one run would take long
   struct tune_candidate *candidates;           // the fastest first, then what was not timed
   int n, best, default_at;                     // indices; best == default_at: nothing was significantly better
+  bool stands;                                 // nothing was, but what was recorded is not slower: it is best
   int enumerated, infeasible, feasible, wrong; // of the space; candidates that failed verification
   struct tune_pruned pruned[CFG_COUNT];
   double noise;      // standard deviation of the default's runs, per cent of the median

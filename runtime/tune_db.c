@@ -209,30 +209,30 @@ static int place_of(const struct tune_db *db, const struct tune_record *r, bool 
   return low;
 }
 
-// At most one record of a key decides; the better measured keeps the mark.
-static void settle_marks(struct tune_db *db, int at) {
-  struct tune_record *r = &db->records[at];
-  if (r->mark == TUNE_TRIED) return;
-  int first = at, last = at;
-  while (first > 0 && !compare_keys(&db->records[first - 1].key, &r->key)) first--;
-  while (last + 1 < db->n && !compare_keys(&db->records[last + 1].key, &r->key)) last++;
-  for (int i = first; i <= last; i++) {
-    struct tune_record *other = &db->records[i];
-    if (i == at || other->mark == TUNE_TRIED) continue;
-    (other->runs <= r->runs ? other : r)->mark = TUNE_TRIED;
-  }
+static struct tune_record *decides(const struct tune_db *db, const struct tune_key *key) {
+  struct tune_record want = {.key = *key};
+  bool there;
+  for (int i = place_of(db, &want, &there); i < db->n && !compare_keys(&db->records[i].key, key); i++)
+    if (db->records[i].mark != TUNE_TRIED) return &db->records[i];
+  return NULL;
+}
+
+// A best was significantly better than the default, of which there are always more runs.
+static bool stronger(const struct tune_record *a, const struct tune_record *b) {
+  return a->mark != b->mark ? a->mark > b->mark : a->runs >= b->runs;
 }
 
 int tune_db_add(struct tune_db *db, const struct tune_record *r, struct error *err) {
+  struct tune_record *decided = decides(db, &r->key), new = *r;
+  if (decided && r->mark != TUNE_TRIED && strcmp(decided->config, r->config))
+    (stronger(r, decided) ? decided : &new)->mark = TUNE_TRIED;
   bool there;
   int at = place_of(db, r, &there);
   if (there) {
-    const bool older = db->records[at].runs > r->runs;
-    if (older && r->mark == TUNE_TRIED) return 0;
-    if (older)
-      db->records[at].mark = r->mark;
-    else
-      db->records[at] = *r;
+    struct tune_record *old = &db->records[at];
+    const enum tune_mark mark = old->mark > new.mark ? old->mark : new.mark;
+    if (old->runs <= new.runs) *old = new;
+    old->mark = mark;
   } else {
     if (db->n == db->capacity) {
       int capacity = db->capacity ? 2 * db->capacity : 64;
@@ -242,19 +242,24 @@ int tune_db_add(struct tune_db *db, const struct tune_record *r, struct error *e
       db->capacity = capacity;
     }
     memmove(db->records + at + 1, db->records + at, (size_t)(db->n - at) * sizeof *db->records);
-    db->records[at] = *r;
+    db->records[at] = new;
     db->n++;
   }
-  settle_marks(db, at);
+  return 0;
+}
+
+int tune_db_decide(struct tune_db *db, const struct tune_record *r, struct error *err) {
+  bool there;
+  struct tune_record *decided = r->mark == TUNE_TRIED ? NULL : decides(db, &r->key);
+  if (decided) decided->mark = TUNE_TRIED;
+  const int at = place_of(db, r, &there);
+  if (!there || r->mark == TUNE_TRIED) return tune_db_add(db, r, err);
+  db->records[at] = *r;
   return 0;
 }
 
 const struct tune_record *tune_db_find(const struct tune_db *db, const struct tune_key *key) {
-  struct tune_record want = {.key = *key};
-  bool there;
-  for (int i = place_of(db, &want, &there); i < db->n && !compare_keys(&db->records[i].key, key); i++)
-    if (db->records[i].mark != TUNE_TRIED) return &db->records[i];
-  return NULL;
+  return decides(db, key);
 }
 
 int tune_db_prune(struct tune_db *db) {

@@ -50,10 +50,13 @@ void tune_bucket(const struct problem *p, char *out, size_t size);
 // Adds the records of a database's text to db. A malformed line is counted, and kept beside the records.
 // STROBE_UNSUPPORTED: the text is of a newer format; STROBE_NO_MEMORY. `name` stands for it in messages.
 int tune_db_parse(struct tune_db *db, const char *text, size_t len, const char *name, struct error *err);
-// Adds one record: it replaces one of the same key and config that rests on fewer or as many runs; one that rests on
-// more stays, and takes its mark if it decides. A new best takes the mark from an older one that rests on fewer or as
-// many runs, else it loses its own. STROBE_NO_MEMORY.
+// Adds one record, as of another database: of two of one key and config the one that rests on more runs stays, and
+// decides if either did. Of two configs a best decides before a default, then the one that rests on more runs; with as
+// many the new one. STROBE_NO_MEMORY.
 int tune_db_add(struct tune_db *db, const struct tune_record *r, struct error *err);
+// The same for a record of a search that has just ended: if it decides, whatever decided before does not any more (the
+// search had that among its finalists), and its own numbers stay. STROBE_NO_MEMORY.
+int tune_db_decide(struct tune_db *db, const struct tune_record *r, struct error *err);
 bool tune_db_begins(const char *text, size_t len); // as a database does, or it is empty
 void tune_db_print(const struct tune_db *db, struct buf *out);
 void tune_record_print(const struct tune_record *r, struct buf *out); // one line
@@ -72,11 +75,14 @@ void tune_db_path(const char *given, struct buf *out);
 int tune_db_read(const char *path, struct tune_db *db, struct error *err);
 // The record of the file that decides for this key; false: there is none, or no file that can be read.
 bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_record *out);
-// Adds records to the database at path, or at what a link there names: under a lock beside it, for which others are
-// waited for (a few seconds at most), read, merged, written to a temporary file, synced, renamed. Whoever is killed
-// meanwhile leaves the old file or the new one. STROBE_IO, STROBE_UNSUPPORTED (a newer format, left alone),
-// STROBE_INVALID (a file that does not begin as a database does, left alone).
+// Adds what a search found (tune_db_decide) to the database at path, or at what a link there names: under a lock beside
+// it, for which others are waited for (a few seconds at most), read, changed, written to a temporary file, synced,
+// renamed. Whoever is killed meanwhile leaves the old file or the new one. No records: tells whether it could be
+// written. STROBE_IO, STROBE_UNSUPPORTED (a newer format, left alone), STROBE_INVALID (a file that does not begin as a
+// database does, left alone).
 int tune_db_update(const char *path, const struct tune_record *records, int n, struct error *err);
+// The same with the records of another database (tune_db_add).
+int tune_db_merge(const char *path, const struct tune_db *other, struct error *err);
 // The same, then drops what tune_db_prune drops; `dropped` gets how many.
 int tune_db_prune_file(const char *path, int *dropped, struct error *err);
 

@@ -96,13 +96,16 @@ static int write_back(const char *path, const struct tune_db *db, struct error *
   return status;
 }
 
-static int change(const char *path, const struct tune_record *records, int n, int *dropped, struct error *err) {
+typedef int add_record(struct tune_db *db, const struct tune_record *r, struct error *err);
+
+static int change(const char *path, const struct tune_record *records, int n, add_record *add, int *dropped,
+                  struct error *err) {
   struct tune_db db = {0};
   char *const linked = realpath(path, NULL); // NULL: not there yet
   if (linked) path = linked;
   int fd = -1, status = lock(path, &fd, err);
   if (!status) status = read_own(path, &db, err);
-  for (int i = 0; i < n && !status; i++) status = tune_db_add(&db, &records[i], err);
+  for (int i = 0; i < n && !status; i++) status = add(&db, &records[i], err);
   if (!status && dropped) *dropped = tune_db_prune(&db);
   if (!status) status = write_back(path, &db, err);
   if (fd >= 0) close(fd); // unlocks
@@ -112,9 +115,13 @@ static int change(const char *path, const struct tune_record *records, int n, in
 }
 
 int tune_db_update(const char *path, const struct tune_record *records, int n, struct error *err) {
-  return change(path, records, n, NULL, err);
+  return change(path, records, n, tune_db_decide, NULL, err);
+}
+
+int tune_db_merge(const char *path, const struct tune_db *other, struct error *err) {
+  return change(path, other->records, other->n, tune_db_add, NULL, err);
 }
 
 int tune_db_prune_file(const char *path, int *dropped, struct error *err) {
-  return change(path, NULL, 0, dropped, err);
+  return change(path, NULL, 0, NULL, dropped, err);
 }

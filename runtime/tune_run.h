@@ -26,7 +26,8 @@ struct tuner {
   size_t workspace_bytes;
   struct runner *runners;   // beside out->candidates
   int64_t repeats;          // executions of a run
-  int rival;                // its candidate
+  int rival;                // candidate: request.recorded
+  bool rival_in;            // is in the space, so that it may be found again
   struct gpu_stage *stage;  // of a CUDA target: its tensors, in place of `tensors`
   int broken;               // the status of a launch that failed: ends the search
   double start, screened_s; // all that came before the budget counts: screening

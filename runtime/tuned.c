@@ -67,6 +67,6 @@ bool tuned_fields(const struct tune_record *r, const struct problem *p, const st
 
 void tuned_keep(struct tuned *t, const struct tune_record *r) {
   fork_lock();
-  tune_db_add(&t->own, r, NULL); // without memory the next plan measures again
+  tune_db_decide(&t->own, r, NULL); // without memory the next plan measures again
   fork_unlock();
 }

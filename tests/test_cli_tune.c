@@ -91,7 +91,7 @@ static void tunes_and_records(void **state) {
 static void an_exhaustive_search_meets_the_record(void **state) {
   (void)state;
 #define SEARCH                                                                                                         \
-  "tune d32:f32:b1h2q64k64 --db e.txt --set tile_n=4,stages=1,unroll=32,exp=table2,prefetch=0,pack_k=1,pack_v=1"
+  "tune d32:f32:b1h2q64k64 --db e.txt --set tile_n=4,stages=1,unroll=32,exp=poly5,prefetch=0,pack_k=1,pack_v=1"
   const struct outcome *o = tune_until(SEARCH, "d32:f32", "e.txt");
   assert_null(strstr(o->out, "the record takes"));
   tune_until(SEARCH " --exhaustive", "the record takes", NULL);
@@ -99,13 +99,48 @@ static void an_exhaustive_search_meets_the_record(void **state) {
 #undef SEARCH
 }
 
-static void an_unwritable_database_is_survived(void **state) {
+// Said before the search, which would be for nothing; with --dry there is nothing to record.
+static void an_unwritable_database_is_refused(void **state) {
   (void)state;
-  const struct outcome *o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --db /proc/none/t.txt");
-  assert_non_null(strstr(o->err, "not recorded"));
-  o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --dry --json");
+  refuses("tune d32:f32:b1h2q64k64 --budget 10m --db /proc/none/t.txt", "/proc/none", "No such file");
+  const struct outcome *o = works("tune d32:f32:b1h2q64k64 --budget 0.5s --candidates 3 --dry --json");
   assert_non_null(strstr(o->out, "\"candidates\""));
+  assert_non_null(strstr(o->out, "\"recorded\": false"));
   assert_string_equal(o->err, "");
+}
+
+// It was writable when the search began: what was found is printed, and the command fails.
+static void a_database_that_is_lost_meanwhile(void **state) {
+  (void)state;
+  assert_true(shell("mkdir -p lost"));
+  char command[8500];
+  snprintf(command, sizeof command,
+           "cd %s && %s tune d32:f32:b1h2q64k64 --budget 4s --candidates 3 --db lost/t.txt >l.out 2>l.err & "
+           "for i in $(seq 300); do [ -e %s/lost/t.txt ] && break; sleep 0.1; done; "
+           "cd %s && rm -r lost && touch lost; wait $!; exit $?",
+           dir, binary, dir, dir);
+  const int status = system(command);
+  assert_int_equal(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 2);
+  assert_true(shell("grep -q 'the default' l.out && grep -q '^not recorded' l.out"));
+  assert_true(shell("grep -q 'the result was not recorded' l.err"));
+}
+
+// What an earlier search decided is measured again, however much more the default was run then.
+static void a_record_is_measured_again(void **state) {
+  (void)state;
+#define FIELDS "tile_n=4,stages=1,unroll=32,exp=poly5,prefetch=0,pack_k=1,pack_v=1"
+#define SEARCH "tune d32:f32:b1h2q64k64 --set " FIELDS " --candidates 2 --budget 2s"
+#define SLOW "block_m=16,block_n=32," FIELDS
+  works(SEARCH " --db again.txt"); // for its key
+  assert_true(shell("awk -F'\t' -v OFS='\t' 'NR == 1; NR == 2 {$8 = \"" SLOW
+                    "\"; $9 = \"best\"; $10 = 1; $11 = 2; $12 = 200; print}' again.txt >slow.txt"));
+  const struct outcome *o = works(SEARCH " --db slow.txt --json");
+  assert_non_null(strstr(o->out, SLOW));
+  assert_true(shell("grep -q '" SLOW "' slow.txt && ! grep -q '" SLOW ".*best' slow.txt"));
+  assert_true(shell("[ $(awk -F'\t' 'NF > 5 && $9 != \"tried\"' slow.txt | wc -l) = 1 ]"));
+#undef SLOW
+#undef SEARCH
+#undef FIELDS
 }
 
 // Ctrl-C, sooner or later: exit status 1, and what was measured until then is in the database.
@@ -138,9 +173,12 @@ static int set_up(void **state) {
 
 int main(int argc, char **argv) {
   (void)argc;
-  const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input), cmocka_unit_test(tunes_and_records),
+  const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input),
+                                     cmocka_unit_test(tunes_and_records),
                                      cmocka_unit_test(an_exhaustive_search_meets_the_record),
                                      cmocka_unit_test(an_interrupt_keeps_what_was_measured),
-                                     cmocka_unit_test(an_unwritable_database_is_survived)};
+                                     cmocka_unit_test(an_unwritable_database_is_refused),
+                                     cmocka_unit_test(a_database_that_is_lost_meanwhile),
+                                     cmocka_unit_test(a_record_is_measured_again)};
   return find_binary(argv[0]) ? cmocka_run_group_tests(tests, set_up, remove_directory) : 1;
 }

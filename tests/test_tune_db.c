@@ -1,22 +1,12 @@
-// The tuning database: it never loses a record, whoever is killed, nor what is not its own.
-#include <fcntl.h>
-#include <locale.h>
+// The tuning database: its text, and which of its records decides.
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-// cmocka has a macro of the same name as a function of ours.
-#include "../gen/file.h"
 #include "../runtime/cpu.h"
 #include "../runtime/tune_db.h"
 
@@ -85,31 +75,81 @@ static void malformed_lines_are_skipped(void **state) {
   tune_db_free(&db);
 }
 
+// ---- which record decides ----
+
+static void add(struct tune_db *db, const char *config, enum tune_mark mark, double ms, int runs) {
+  const struct tune_record r = record_of("d64:f32", config, mark, ms, runs);
+  assert_int_equal(tune_db_add(db, &r, NULL), 0);
+}
+
+static void decide(struct tune_db *db, const char *config, enum tune_mark mark, double ms, int runs) {
+  const struct tune_record r = record_of("d64:f32", config, mark, ms, runs);
+  assert_int_equal(tune_db_decide(db, &r, NULL), 0);
+}
+
+// One record is marked: this one, of so many runs.
+static void decided(struct tune_db *db, const char *config, enum tune_mark mark, int runs) {
+  const struct tune_record *found = tune_db_find(db, &db->records[0].key);
+  int marked = 0;
+  for (int i = 0; i < db->n; i++) marked += db->records[i].mark != TUNE_TRIED;
+  assert_int_equal(marked, 1);
+  assert_non_null(found);
+  assert_string_equal(found->config, config);
+  assert_int_equal(found->mark, mark);
+  assert_int_equal(found->runs, runs);
+}
+
 static void better_measured_wins(void **state) {
   (void)state;
   struct tune_db db = {0};
-  const struct tune_record many = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30),
-                           few = record_of("d64:f32", "stages=2", TUNE_TRIED, 1, 3),
-                           other = record_of("d64:f32", "stages=1", TUNE_BEST, 1.4, 31);
-  tune_db_add(&db, &many, NULL);
-  tune_db_add(&db, &few, NULL); // rests on fewer runs
+  add(&db, "stages=2", TUNE_BEST, 1.5, 30);
+  add(&db, "stages=2", TUNE_TRIED, 1, 3); // rests on fewer runs
   assert_int_equal(db.n, 1);
-  assert_int_equal(db.records[0].runs, 30);
-  tune_db_add(&db, &other, NULL); // a new best takes the mark
-  assert_string_equal(tune_db_find(&db, &many.key)->config, "stages=1");
-  const struct tune_record late = record_of("d64:f32", "block_n=64", TUNE_BEST, 0.1, 2);
-  tune_db_add(&db, &late, NULL); // but not one that rests on less
-  assert_string_equal(tune_db_find(&db, &many.key)->config, "stages=1");
-  struct tune_record again = record_of("d64:f32", "stages=1", TUNE_BEST, 1.3, 31);
-  tune_db_add(&db, &again, NULL); // of as many runs the later one
-  assert_true(tune_db_find(&db, &many.key)->ms == 1.3);
-  again = record_of("d64:f32", "stages=2", TUNE_BEST, 1.2, 31);
-  tune_db_add(&db, &again, NULL);
-  assert_string_equal(tune_db_find(&db, &many.key)->config, "stages=2");
-  int marked = 0;
-  for (int i = 0; i < db.n; i++) marked += db.records[i].mark != TUNE_TRIED;
-  assert_int_equal(marked, 1);
+  decided(&db, "stages=2", TUNE_BEST, 30);
+  add(&db, "stages=2", TUNE_TRIED, 1, 32); // on more, and takes no mark away
+  decided(&db, "stages=2", TUNE_BEST, 32);
+  add(&db, "stages=1", TUNE_BEST, 1.4, 33);
+  decided(&db, "stages=1", TUNE_BEST, 33);
+  add(&db, "block_n=64", TUNE_BEST, 0.1, 2); // rests on less
+  decided(&db, "stages=1", TUNE_BEST, 33);
+  add(&db, "stages=1", TUNE_BEST, 1.3, 33); // of as many runs the later one
+  assert_true(tune_db_find(&db, &db.records[0].key)->ms == 1.3);
+  add(&db, "stages=2", TUNE_BEST, 1.2, 33);
+  decided(&db, "stages=2", TUNE_BEST, 33);
   tune_db_free(&db);
+}
+
+// Of the default there are more runs than of anything else.
+static void a_best_decides_before_a_default(void **state) {
+  (void)state;
+  for (int swapped = 0; swapped < 2; swapped++) {
+    struct tune_db db = {0};
+    if (swapped) add(&db, "stages=1", TUNE_BEST, 1.9, 40);
+    add(&db, "stages=2", TUNE_DEFAULT, 2, 200);
+    if (!swapped) add(&db, "stages=1", TUNE_BEST, 1.9, 40);
+    decided(&db, "stages=1", TUNE_BEST, 40);
+    tune_db_free(&db);
+  }
+}
+
+static void a_search_always_decides(void **state) {
+  (void)state;
+  for (int swapped = 0; swapped < 2; swapped++) {
+    struct tune_db db = {0};
+    add(&db, "block_m=32", TUNE_BEST, 1, 35);
+    add(&db, "block_m=64", TUNE_DEFAULT, 1.2, 200);
+    if (swapped) decide(&db, "block_n=64", TUNE_BEST, 0.9, 10);
+    decide(&db, "block_m=32", TUNE_TRIED, 1.1, 36);
+    if (!swapped) decide(&db, "block_n=64", TUNE_BEST, 0.9, 10);
+    decided(&db, "block_n=64", TUNE_BEST, 10);
+    decide(&db, "block_m=64", TUNE_DEFAULT, 1, 20); // its own numbers, which are what was decided by
+    decided(&db, "block_m=64", TUNE_DEFAULT, 20);
+    decide(&db, "block_n=64", TUNE_TRIED, 1, 200); // of a search that was stopped
+    decided(&db, "block_m=64", TUNE_DEFAULT, 20);
+    decide(&db, "block_m=64", TUNE_TRIED, 1, 200);
+    decided(&db, "block_m=64", TUNE_DEFAULT, 200);
+    tune_db_free(&db);
+  }
 }
 
 static void other_machines_miss(void **state) {
@@ -154,275 +194,15 @@ static void buckets(void **state) {
   }
 }
 
-// ---- the file ----
-
-static void newer_format_is_left_alone(void **state) {
-  (void)state;
-  struct error err = {0};
-  struct buf before = {0};
-  const char text[] = "# strobe tuning database 2\nwhatever comes then\n";
-  char path[128];
-  snprintf(path, sizeof path, "%s/newer.txt", directory);
-  FILE *f = fopen(path, "w");
-  assert_non_null(f);
-  fputs(text, f);
-  fclose(f);
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  assert_int_equal(tune_db_update(path, &r, 1, &err), STROBE_UNSUPPORTED);
-  assert_non_null(strstr(err.text, "format"));
-  assert_int_equal(file_read(path, &before, NULL), 0);
-  assert_string_equal(before.data, text);
-  buf_free(&before);
-}
-
-static void unwritable_places(void **state) {
-  (void)state;
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  struct error err = {0};
-  assert_int_equal(tune_db_update("/proc/nowhere/tunings.txt", &r, 1, &err), STROBE_IO);
-  assert_true(strlen(err.text) > 10);
-  struct tune_db db = {0};
-  assert_int_equal(tune_db_read("/nonexistent/tunings.txt", &db, NULL), 0); // nothing recorded yet
-  assert_int_equal(db.n, 0);
-  struct buf path = {0};
-  unsetenv("STROBE_DB");
-  char *home = strdup(getenv("HOME") ? getenv("HOME") : "");
-  unsetenv("HOME");
-  unsetenv("XDG_CACHE_HOME");
-  tune_db_path(NULL, &path);
-  assert_string_equal(path.data, "");
-  buf_free(&path);
-  setenv("HOME", home, 1);
-  setenv("STROBE_DB", db_path, 1);
-  free(home);
-}
-
-static void write_one(const char *path, int process, int i) {
-  char spec[64];
-  snprintf(spec, sizeof spec, "d%d:f32", 1000 * process + i);
-  const struct tune_record r = record_of(spec, "stages=2", TUNE_BEST, 1.5, 30);
-  if (tune_db_update(path, &r, 1, NULL)) _exit(1);
-}
-
-static void many_processes_lose_nothing(void **state) {
-  (void)state;
-  enum { PROCESSES = 16, EACH = 12 };
-  char path[128];
-  snprintf(path, sizeof path, "%s/many.txt", directory);
-  for (int p = 0; p < PROCESSES; p++)
-    if (fork() == 0) {
-      for (int i = 0; i < EACH; i++) write_one(path, p, i);
-      _exit(0);
-    }
-  int status, failed = 0;
-  while (wait(&status) > 0) failed += !WIFEXITED(status) || WEXITSTATUS(status);
-  struct tune_db db = {0};
-  assert_int_equal(failed, 0);
-  assert_int_equal(tune_db_read(path, &db, NULL), 0);
-  assert_int_equal(db.n, PROCESSES * EACH);
-  assert_int_equal(db.malformed, 0);
-  tune_db_free(&db);
-}
-
-// A writer is killed at random moments; every record that it has reported is there afterwards.
-static void kills_lose_nothing(void **state) {
-  (void)state;
-  enum { KILLS = 200 };
-  char path[128];
-  int reported = 0, next = 0, patience = 0; // a busy machine lets the writer begin late
-  unsigned seed = 7;
-  snprintf(path, sizeof path, "%s/killed.txt", directory);
-  for (int k = 0; k < KILLS; k++) {
-    int pipes[2];
-    assert_int_equal(pipe(pipes), 0);
-    pid_t child = fork();
-    if (child == 0) {
-      for (int i = next;; i++) {
-        write_one(path, 0, i % 900);
-        if (write(pipes[1], &i, sizeof i) != sizeof i) _exit(1);
-      }
-    }
-    close(pipes[1]);
-    seed = seed * 1664525u + 1013904223u;
-    usleep(200 + (seed >> 16) % (3000u << patience));
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
-    const int before = reported;
-    for (int i; read(pipes[0], &i, sizeof i) == sizeof i;) next = i + 1, reported++;
-    patience += reported == before && patience < 6 ? 1 : reported > before && patience ? -1 : 0;
-    close(pipes[0]);
-    struct tune_db db = {0};
-    assert_int_equal(tune_db_read(path, &db, NULL), 0);
-    assert_int_equal(db.malformed, 0);
-    assert_true(db.n >= (next < 900 ? next : 900));
-    tune_db_free(&db);
-  }
-  assert_true(reported > 0);
-}
-
-// ---- whose file it is ----
-
-static char *file_of(const char *name) {
-  static char path[200];
-  snprintf(path, sizeof path, "%s/%s", directory, name);
-  return path;
-}
-
-static void write_text(const char *path, const char *text) {
-  FILE *f = fopen(path, "w");
-  assert_non_null(f);
-  fputs(text, f);
-  assert_int_equal(fclose(f), 0);
-}
-
-static void holds(const char *path, const char *text) {
-  struct buf all = {0};
-  assert_int_equal(file_read(path, &all, NULL), 0);
-  if (!strstr(all.data, text)) fail_msg("%s is not in: %s", text, all.data);
-  buf_free(&all);
-}
-
-static void a_file_of_another_kind_is_left_alone(void **state) {
-  (void)state;
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  struct error err = {0};
-  const char *const diary = file_of("diary.txt");
-  write_text(diary, "dear diary\n");
-  assert_int_equal(tune_db_update(diary, &r, 1, &err), STROBE_INVALID);
-  assert_non_null(strstr(err.text, "no tuning database"));
-  holds(diary, "dear diary\n");
-  write_text(diary, ""); // as touch makes it
-  assert_int_equal(tune_db_update(diary, &r, 1, NULL), 0);
-  holds(diary, "stages=2");
-}
-
-static void lines_that_are_no_records_stay(void **state) {
-  (void)state;
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  const char *const path = file_of("others.txt");
-  write_text(path, "# strobe tuning database 1\r\n# mine\r\na line of a later version\r\n");
-  for (int i = 0; i < 2; i++) assert_int_equal(tune_db_update(path, &r, 1, NULL), 0);
-  holds(path, "# strobe tuning database 1\n# mine\na line of a later version\nd64:f32\t");
-  struct tune_db db = {0};
-  assert_int_equal(tune_db_read(path, &db, NULL), 0);
-  assert_int_equal(db.n, 1);
-  assert_int_equal(db.malformed, 1);
-  tune_db_free(&db);
-}
-
-static void a_link_stays_a_link(void **state) {
-  (void)state;
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  char link[200];
-  struct stat st;
-  snprintf(link, sizeof link, "%s", file_of("link.txt"));
-  write_text(file_of("real.txt"), "");
-  assert_int_equal(symlink("real.txt", link), 0);
-  assert_int_equal(tune_db_update(link, &r, 1, NULL), 0);
-  assert_int_equal(lstat(link, &st), 0);
-  assert_true(S_ISLNK(st.st_mode));
-  holds(file_of("real.txt"), "stages=2");
-}
-
-// A new search found another best config, but the older record of that config rests on more runs.
-static void a_search_always_decides(void **state) {
-  (void)state;
-  const struct tune_record old[] = {record_of("d64:f32", "block_m=32", TUNE_BEST, 1, 35),
-                                    record_of("d64:f32", "block_m=64", TUNE_TRIED, 1.2, 41)},
-                           new[] = {record_of("d64:f32", "block_m=32", TUNE_TRIED, 1.1, 36),
-                                    record_of("d64:f32", "block_m=64", TUNE_BEST, 1, 40)};
-  for (int swapped = 0; swapped < 2; swapped++) {
-    struct tune_db db = {0};
-    for (int i = 0; i < 2; i++) assert_int_equal(tune_db_add(&db, &old[i], NULL), 0);
-    for (int i = 0; i < 2; i++) assert_int_equal(tune_db_add(&db, &new[i ^ swapped], NULL), 0);
-    const struct tune_record *found = tune_db_find(&db, &old[0].key);
-    assert_non_null(found);
-    assert_string_equal(found->config, "block_m=64");
-    assert_int_equal(found->runs, 41);
-    tune_db_free(&db);
-  }
-}
-
-// In a child: a limit on the size of files whose signal has its default action, or a locale with a decimal comma.
-static void in_child(void (*run)(void)) {
-  const pid_t child = fork();
-  if (!child) run(), _exit(0);
-  int status;
-  assert_int_equal(waitpid(child, &status, 0), child);
-  if (!WIFEXITED(status) || WEXITSTATUS(status)) fail_msg("the child ended with status %x", status);
-}
-
-static void write_with_a_limit(void) {
-  const struct rlimit limit = {100, RLIM_INFINITY};
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  struct error err = {0};
-  signal(SIGXFSZ, SIG_DFL);
-  if (setrlimit(RLIMIT_FSIZE, &limit) || tune_db_update(file_of("limit.txt"), &r, 1, &err) != STROBE_IO ||
-      !strstr(err.text, "File too large"))
-    _exit(1);
-}
-
-static void a_limit_is_an_error(void **state) {
-  (void)state;
-  in_child(write_with_a_limit);
-  struct stat st;
-  assert_int_equal(stat(file_of("limit.txt"), &st), -1);
-}
-
-static void write_and_read_with_commas(void) {
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  struct tune_record found;
-  if (!setlocale(LC_ALL, "de_DE.UTF-8") || strtod("1,5", NULL) != 1.5) _exit(2);
-  if (tune_db_update(file_of("comma.txt"), &r, 1, NULL) || !tune_db_lookup(file_of("comma.txt"), &r.key, &found) ||
-      found.ms != 1.5 || strtod("1,5", NULL) != 1.5)
-    _exit(1);
-}
-
-static void numbers_have_a_point_in_every_locale(void **state) {
-  (void)state;
-  char command[300];
-  snprintf(command, sizeof command, "localedef -i de_DE -f UTF-8 %s/de_DE.UTF-8 >%s/localedef.log 2>&1", directory,
-           directory);
-  if (system(command)) {
-    print_message("could not make a locale with a decimal comma\n");
-    skip();
-  }
-  setenv("LOCPATH", directory, 1);
-  in_child(write_and_read_with_commas);
-  unsetenv("LOCPATH");
-  holds(file_of("comma.txt"), "\t1.5\t2\t30\t0.5\n");
-}
-
-static void a_lock_that_is_never_given_back(void **state) {
-  (void)state;
-  const struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
-  struct error err = {0};
-  const int fd = open(file_of("held.txt.lock"), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  assert_true(fd >= 0);
-  assert_int_equal(flock(fd, LOCK_EX), 0);
-  assert_int_equal(tune_db_update(file_of("held.txt"), &r, 1, &err), STROBE_IO);
-  assert_non_null(strstr(err.text, "another process"));
-  close(fd);
-}
-
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(text_round_trip),
       cmocka_unit_test(malformed_lines_are_skipped),
       cmocka_unit_test(better_measured_wins),
+      cmocka_unit_test(a_best_decides_before_a_default),
+      cmocka_unit_test(a_search_always_decides),
       cmocka_unit_test(other_machines_miss),
       cmocka_unit_test(buckets),
-      cmocka_unit_test(newer_format_is_left_alone),
-      cmocka_unit_test(unwritable_places),
-      cmocka_unit_test(many_processes_lose_nothing),
-      cmocka_unit_test(kills_lose_nothing),
-      cmocka_unit_test(a_file_of_another_kind_is_left_alone),
-      cmocka_unit_test(lines_that_are_no_records_stay),
-      cmocka_unit_test(a_link_stays_a_link),
-      cmocka_unit_test(a_search_always_decides),
-      cmocka_unit_test(a_limit_is_an_error),
-      cmocka_unit_test(numbers_have_a_point_in_every_locale),
-      cmocka_unit_test(a_lock_that_is_never_given_back),
   };
   return cmocka_run_group_tests(tests, set_up, tear_down);
 }
