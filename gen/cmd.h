@@ -89,7 +89,7 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
 
 // `explain`: a line or two on the tiles of a kernel, and of decode the work items, also as JSON.
 void cmd_explain_tiles(const struct problem *p, const struct instance *i, struct buf *out);
-void cmd_explain_items_json(const struct problem *p, const struct instance *i, struct json *j);
+void cmd_explain_tiles_json(const struct problem *p, const struct instance *i, struct json *j);
 
 extern const char cmd_backends[];         // "code|scalar|builtin|reference": the words of --backend
 const char *cmd_backend_name(int choice); // of an OPT_CHOICE; 0: NULL

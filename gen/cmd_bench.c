@@ -104,6 +104,7 @@ static void add_json(struct json *j, const struct bench *b, const struct bench_c
   json_integer(j, "threads", b->opt->threads);
   json_integer(j, "runs", b->opt->runs);
   json_integer(j, "seed", (int64_t)seed_of(b->opt));
+  if (b->opt->kv_lens) json_string(j, "kv_lens", b->opt->kv_lens);
   json_number(j, "ms", m->ms, 6);
   json_number(j, "gflops", m->gflops, 6);
   json_number(j, "gbs", m->gbs, 6);
@@ -115,8 +116,10 @@ static void add_json(struct json *j, const struct bench *b, const struct bench_c
   json_end(j);
 }
 
-static void add_row(struct table *t, const struct bench_case *c, const struct bench_summary *m, const char *problem) {
+static void add_row(struct table *t, const struct bench_case *c, const struct bench_summary *m, const char *problem,
+                    const char *kv_lens) {
   table_cell(t, CELL_PLAIN, "%s", problem);
+  if (kv_lens) table_cell(t, CELL_PLAIN, "%s", kv_lens);
   table_cell(t, CELL_PLAIN, "%s", c->info.target);
   table_cell(t, CELL_PLAIN, "%s", c->info.config);
   table_cell(t, CELL_PLAIN, "%s", c->info.backend);
@@ -130,11 +133,13 @@ static void add_row(struct table *t, const struct bench_case *c, const struct be
 
 static int report(struct bench *b, struct error *err) {
   static const char *const header[] = {"problem", "target", "config", "backend", "ms",
-                                       "rate",    "peak",   "unit",   "percent", "spread"};
+                                       "rate",    "peak",   "unit",   "percent", "spread"},
+                           *const with_lens[] = {"problem", "kv_lens", "target", "config",  "backend", "ms",
+                                                 "rate",    "peak",    "unit",   "percent", "spread"};
   struct buf out = {0}, why = {0};
   struct table t;
   struct json j = {.out = &out};
-  table_begin(&t, "llllrrrlrr", header);
+  table_begin(&t, b->opt->kv_lens ? "lllllrrrlrr" : "llllrrrlrr", b->opt->kv_lens ? with_lens : header);
   if (b->opt->json) json_array(&j, NULL);
   for (int i = 0; i < b->n; i++) {
     struct bench_case *c = &b->cases[i];
@@ -143,7 +148,7 @@ static int report(struct bench *b, struct error *err) {
     problem_print(&c->problem, &problem);
     out.failed |= problem.failed;
     if (!problem.failed && b->opt->json) add_json(&j, b, c, &m, problem.data);
-    if (!problem.failed) add_row(&t, c, &m, problem.data);
+    if (!problem.failed) add_row(&t, c, &m, problem.data, b->opt->kv_lens);
     if (!problem.failed && *c->info.why) buf_printf(&why, "%s: %s\n", problem.data, c->info.why);
     buf_free(&problem);
   }
@@ -210,6 +215,17 @@ static int check_flags(const struct bench_options *o, bool gpu, struct error *er
   if (o->seed != NO_SEED && (o->jit || gpu))
     return fail(err, STROBE_INVALID, "--seed %lld with %s: %s; leave it out", (long long)o->seed,
                 o->jit ? "--jit" : "a CUDA target", o->jit ? "no inputs are made" : "its inputs are always the same");
+  const struct {
+    const char *name;
+    bool given;
+  } of_cpus[] = {{"--threads", o->threads != 1}, {"--layout", o->layout}};
+  for (size_t i = 0; i < sizeof of_cpus / sizeof *of_cpus; i++)
+    if (of_cpus[i].given && (o->jit || gpu))
+      return fail(err, STROBE_INVALID, "%s with %s: %s; leave it out", of_cpus[i].name,
+                  o->jit ? "--jit" : "a CUDA target", o->jit ? "nothing is run" : "it is for CPUs");
+  if (o->backend && gpu && strcmp(cmd_backend_name(o->backend), "cuda"))
+    return fail(err, STROBE_INVALID, "--backend %s with a CUDA target: must be cuda; leave it out",
+                cmd_backend_name(o->backend));
   if (o->kv_lens && (o->jit || gpu))
     return fail(err, STROBE_INVALID, "--kv-lens with %s: %s; leave it out", o->jit ? "--jit" : "a CUDA target",
                 o->jit ? "nothing is run" : "its kernels have no lengths in this version");

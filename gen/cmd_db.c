@@ -32,7 +32,7 @@ struct session {
 };
 
 static int read_db(const struct session *s, struct tune_db *db, struct error *err) {
-  int status = tune_db_read(s->path, db, err);
+  int status = tune_db_read_own(s->path, db, err);
   if (!status && db->malformed)
     fprintf(stderr, "strobe: %s: %d malformed line%s skipped\n", s->path, db->malformed, db->malformed == 1 ? "" : "s");
   return status;
@@ -165,13 +165,32 @@ static int path(const struct session *s, struct error *err) {
   return cmd_print(&out, err);
 }
 
+enum { TAKES_ALL = 1, TAKES_JSON = 2, TAKES_C = 4, TAKES_OUTPUT = 8 };
 static const struct action {
   const char *name;
-  int most_files;
+  int most_files, takes; // options beside --db
   int (*run)(const struct session *s, struct error *err);
-} actions[] = {
-    {"show", 0, show}, {"merge", INT_MAX, merge}, {"prune", 0, prune}, {"export", 1, export}, {"path", 0, path}};
+} actions[] = {{"show", 0, TAKES_ALL | TAKES_JSON, show},
+               {"merge", INT_MAX, 0, merge},
+               {"prune", 0, 0, prune},
+               {"export", 1, TAKES_C | TAKES_OUTPUT, export},
+               {"path", 0, 0, path}};
 enum { N_ACTIONS = sizeof actions / sizeof *actions };
+
+static int check_flags(const struct action *a, const struct db_options *o, struct error *err) {
+  const struct {
+    const char *name, *of;
+    int bit;
+    bool given;
+  } flag[] = {{"--all", "show", TAKES_ALL, o->all},
+              {"--json", "show", TAKES_JSON, o->json},
+              {"--c", "export", TAKES_C, o->c},
+              {"--output", "export", TAKES_OUTPUT, o->out}};
+  for (size_t i = 0; i < sizeof flag / sizeof *flag; i++)
+    if (flag[i].given && !(a->takes & flag[i].bit))
+      return fail(err, STROBE_INVALID, "db %s %s: it goes with db %s; leave it out", a->name, flag[i].name, flag[i].of);
+  return 0;
+}
 
 static int act(const struct session *s, const char *name, struct error *err) {
   const char *names[N_ACTIONS];
@@ -182,7 +201,8 @@ static int act(const struct session *s, const char *name, struct error *err) {
     if (s->n_files > most)
       return fail(err, STROBE_INVALID, "db %s: \"%.100s\" is one argument too many; --db names the database", name,
                   s->files[most]);
-    return actions[i].run(s, err);
+    const int status = check_flags(&actions[i], s->opt, err);
+    return status ? status : actions[i].run(s, err);
   }
   return fail(err, STROBE_INVALID, "db \"%s\": must be show, merge, prune, export or path; the nearest is %s",
               quote(slice_of(name)).text, nearest_name(slice_of(name), names, N_ACTIONS));

@@ -22,7 +22,7 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T,...",
         .about = "which machines; strobe doctor lists them (a set: default every CPU)"),
     ROW(OPT_CHOICE, printer, .name = "printer", .value = "scalar|intrin|code",
-        .about = "C loops, intrinsics, or encoded instructions (default: intrin; scalar on c99)"),
+        .about = "C loops, intrinsics, or encoded instructions (default: intrin, or scalar on c99; of files by another the name says so)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_FLAG, tuned, .name = "tuned",
         .about = "configs that are left open from the tuning database; the header cites the record"),
@@ -263,6 +263,16 @@ static void report_json(const struct emit_options *o, const struct emit_tuned *t
     }
     buf_free(&symbol), buf_free(&path[0]), buf_free(&path[1]);
   } else {
+    json_string(&j, "directory", o->out);
+    if (set->dispatcher) {
+      struct buf function = {0}, header = {0};
+      buf_printf(&function, "%s%s_forward", set->prefix, set->name);
+      buf_printf(&header, "%s_dispatch.h", set->name);
+      out->failed |= function.failed || header.failed;
+      json_string(&j, "function", function.failed ? "" : function.data);
+      json_string(&j, "header", header.failed ? "" : header.data);
+      buf_free(&function), buf_free(&header);
+    }
     json_integer(&j, "kernels", set->n);
     json_integer(&j, "files", f->n);
     json_integer(&j, "files_changed", changed);

@@ -144,7 +144,7 @@ int emit_tuned_open(struct emit_tuned *t, const char *db, const char *machine, s
     return fail(err, STROBE_INVALID, "emit: --tuned: there is no HOME and no STROBE_DB; --db FILE names the database");
   if (db && access(db, R_OK))
     return fail(err, STROBE_IO, "emit: --db \"%.300s\": must be a tuning database; strobe tune writes one", db);
-  const int status = tune_db_read(t->path.data, &t->db, err);
+  const int status = tune_db_read_own(t->path.data, &t->db, err);
   if (status) return status;
   if (t->db.malformed)
     fprintf(stderr, "strobe: %s: %d malformed line%s skipped\n", t->path.data, t->db.malformed,

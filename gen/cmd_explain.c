@@ -271,7 +271,7 @@ static void print_floor(const struct explained *e, struct buf *out) {
   else
     buf_printf(out, "  cache    %.4g MB: K and V once per tile of %d %s\n", 1e-6 * e->cached_bytes,
                e->instance.config.v[CFG_BLOCK_M], decode ? "rows" : "queries");
-  if (decode)
+  if (decode && e->least_bytes > 0)
     buf_printf(out,
                "  time     memory / read bandwidth of a core (`strobe bench` measures both): each GB/s of it reads the "
                "problem %.4g times a second\n",
@@ -326,7 +326,7 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_end(&j);
   }
   json_end(&j);
-  cmd_explain_items_json(&e->problem, &e->instance, &j);
+  cmd_explain_tiles_json(&e->problem, &e->instance, &j);
   json_integer(&j, "vector_registers", e->stats.vregs_peak);
   json_integer(&j, "vector_registers_limit", e->stats.vregs_limit);
   json_array(&j, "phases");
@@ -340,6 +340,7 @@ static void print_json(const struct explained *e, struct buf *out) {
     json_integer(&j, "instructions", f->instructions);
     json_integer(&j, "bytes", f->bytes);
     json_number(&j, "slots", f->slots, 8);
+    if (*f->registers) json_string(&j, "registers", f->registers);
     json_end(&j);
   }
   json_end(&j);
@@ -366,8 +367,7 @@ static void print_json(const struct explained *e, struct buf *out) {
 
 static int run(const struct command *c, struct error *err) {
   const struct explain_options *o = c->options;
-  static const struct explained none;
-  struct explained e = none;
+  struct explained e = {.tuned = false};
   struct buf out = {0};
   int status = explain(c->operands[0], o, &e, err);
   if (!status && o->json) print_json(&e, &out);

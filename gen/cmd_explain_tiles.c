@@ -69,7 +69,13 @@ void cmd_explain_tiles(const struct problem *p, const struct instance *i, struct
   buf_char(out, '\n');
 }
 
-void cmd_explain_items_json(const struct problem *p, const struct instance *i, struct json *j) {
+void cmd_explain_tiles_json(const struct problem *p, const struct instance *i, struct json *j) {
+  struct buf text = {0};
+  cmd_explain_tiles(p, i, &text);
+  while (text.len && text.data[text.len - 1] == '\n') text.data[--text.len] = 0;
+  j->out->failed |= text.failed;
+  json_string(j, "about", text.failed ? "" : text.data);
+  buf_free(&text);
   if (config_kernel(&i->config) != KERNEL_DECODE) return;
   json_integer(j, "splits", splits_of(p, i));
   json_integer(j, "work_items", decode_items(p, i));

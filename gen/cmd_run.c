@@ -57,8 +57,7 @@ struct run {
 
 // ---- inputs ----
 
-static const unsigned accepted[DT_COUNT] = {
-    [DT_F32] = 1u << NPY_F4, [DT_BF16] = 1u << NPY_U2, [DT_F16] = 1u << NPY_F2 | 1u << NPY_U2};
+static const unsigned accepted[DT_COUNT] = {[DT_F32] = 1u << NPY_F4, [DT_BF16] = 1u << NPY_U2, [DT_F16] = 1u << NPY_F2};
 
 // A size of the problem against an axis of a file: takes it if the problem leaves it out.
 static int match_axis(const char *file, const char *axis, int64_t have, const char *name, int64_t *size,
@@ -261,9 +260,9 @@ const struct verb verb_run = {
     .name = "run",
     .operands = "PROBLEM",
     .about = "compute attention on .npy files",
-    .details = "Arrays are (batch, seqlen, heads, head_dim): float32, or bf16 as uint16. Sizes that PROBLEM leaves out "
-               "are those of\n"
-               "the files. Outputs are written whole or not at all.",
+    .details = "Arrays are (batch, seqlen, heads, head_dim): float32, float16 (f16), or bf16 as uint16. Sizes that "
+               "PROBLEM leaves\n"
+               "out are those of the files. Outputs are written whole or not at all.",
     .example = "  $ strobe run d64:f32:causal --q q.npy --k k.npy --v v.npy -o o.npy --lse lse.npy\n"
                "  d64:f32:causal:b1h9/3q512k512: attn_fwd_d64_f32_causal_m64n128s2_avx512 by code, 6.204 ms to plan, "
                "2.310 ms to\n"

@@ -180,6 +180,15 @@ static void add_json(struct json *j, const char *problem, const struct tune_resu
   json_bool(j, "stopped", r->stopped);
   json_bool(j, "recorded", *path);
   json_string(j, "db", path);
+  json_array(j, "pruned");
+  for (int i = 0; i < CFG_COUNT; i++) {
+    if (!r->pruned[i].count) continue;
+    json_object(j, NULL);
+    json_integer(j, "count", r->pruned[i].count);
+    json_string(j, "as_in", r->pruned[i].why);
+    json_end(j);
+  }
+  json_end(j);
   json_array(j, "candidates");
   for (int i = 0; i < r->n; i++) {
     const struct tune_candidate *c = &r->candidates[i];

@@ -2,6 +2,7 @@
 #include "cmd_verify.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -36,6 +37,7 @@ static const struct verify_worst *nearer(const struct verify_result *r) {
 static void report_json(struct session *s, const struct verify_case *c, const struct strobe_plan_info *info,
                         const struct verify_result *r, const char *problem, const char *why, const char *again) {
   struct json *j = &s->json;
+  const bool o = r->o.batch >= 0, lse = r->lse_wanted && r->lse.batch >= 0; // else nothing was compared by numbers
   json_object(j, NULL);
   json_string(j, "problem", problem);
   json_string(j, "target", info->target);
@@ -44,12 +46,12 @@ static void report_json(struct session *s, const struct verify_case *c, const st
   json_string(j, "kind", c->kind->name);
   json_string(j, "layout", layout_names[c->layout]);
   json_integer(j, "seed", (int64_t)c->seed);
-  json_number(j, "err", r->o.err, 6);
-  json_number(j, "bound", r->o.bound, 6);
-  json_number(j, "ratio", nearer(r)->ratio, 6);
-  json_number(j, "max_err", r->o.largest_err, 6);
-  json_number(j, "lse_err", r->lse.err, 6);
-  json_number(j, "lse_bound", r->lse.bound, 6);
+  json_number(j, "err", o ? r->o.err : NAN, 6);
+  json_number(j, "bound", o ? r->o.bound : NAN, 6);
+  json_number(j, "ratio", o || lse ? nearer(r)->ratio : NAN, 6);
+  json_number(j, "max_err", o ? r->o.largest_err : NAN, 6);
+  json_number(j, "lse_err", lse ? r->lse.err : NAN, 6);
+  json_number(j, "lse_bound", lse ? r->lse.bound : NAN, 6);
   json_integer(j, "rows", r->rows);
   json_bool(j, "ok", r->ok);
   json_string(j, "why", why);

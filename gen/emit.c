@@ -56,6 +56,9 @@ void emit_command(const struct emit_request *r, struct buf *out) {
 void emit_symbol(const struct emit_request *r, struct buf *out) {
   if (r->prefix) buf_str(out, r->prefix);
   instance_symbol(r->instance, out);
+  const struct target *t = r->instance->target;
+  if (t->family == FAMILY_CPU && t->vregs && r->printer != PRINTER_INTRIN)
+    buf_printf(out, "_%s", printer_names[r->printer]);
 }
 
 const char *emit_suffix(const struct instance *i) { return i->target->family == FAMILY_CUDA ? ".cu" : ".c"; }

@@ -25,7 +25,8 @@ struct emitted {
 int emit_kernel(const struct emit_request *request, struct emitted *out, struct error *err);
 void emit_free(struct emitted *e); // back to {0}
 
-// Appends PREFIX and the instance's symbol: what the two files are called.
+// Appends PREFIX, the instance's symbol, and of two printers the one that is not the default: what the two files are
+// called.
 void emit_symbol(const struct emit_request *request, struct buf *out);
 const char *emit_suffix(const struct instance *i); // of the source: ".c" or ".cu"
 // Appends the command that writes the two files again, in their directory.

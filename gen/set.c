@@ -159,9 +159,11 @@ static int refuse_double(const struct kernel_set *set, const struct set_entry *b
   struct buf spec = {0};
   spec_print(&e->instance.spec, &spec);
   fail(&why, STROBE_INVALID,
-       "%s on %s: %s %d has a kernel for the same calls, so that this one would never be chosen%s; leave out one of "
+       "%s on %s%s: %s %d has a kernel for the same calls, so that this one would never be chosen%s; leave out one of "
        "them",
-       spec.failed ? "spec" : spec.data, e->instance.target->name, set->file ? "line" : "SPEC", before->line,
+       spec.failed ? "spec" : spec.data, e->instance.target->name,
+       e->printer == PRINTER_SCALAR && e->instance.target->vregs ? " (by printer scalar, so for every CPU)" : "",
+       set->file ? "line" : "SPEC", before->line,
        before->instance.spec.mask == e->instance.spec.mask
            ? ""
            : " (causal and causal_top_left differ only in args->diagonal)");

@@ -73,6 +73,8 @@ int tune_db_prune(struct tune_db *db);
 void tune_db_path(const char *given, struct buf *out);
 // Reads a database; a file that is not there is an empty one. STROBE_IO, STROBE_UNSUPPORTED, STROBE_NO_MEMORY.
 int tune_db_read(const char *path, struct tune_db *db, struct error *err);
+// The same of a file that somebody named, or that is to be written again. STROBE_INVALID: it is something else.
+int tune_db_read_own(const char *path, struct tune_db *db, struct error *err);
 // The record of the file that decides for this key; false: there is none, or no file that can be read.
 bool tune_db_lookup(const char *path, const struct tune_key *key, struct tune_record *out);
 // Adds what a search found (tune_db_decide) to the database at path, or at what a link there names: under a lock beside

@@ -71,8 +71,7 @@ static int lock(const char *path, int *fd, struct error *err) {
   return status;
 }
 
-// For a change: a file that is something else is no database that could be written again.
-static int read_own(const char *path, struct tune_db *db, struct error *err) {
+int tune_db_read_own(const char *path, struct tune_db *db, struct error *err) {
   struct buf text = {0};
   if (access(path, F_OK) && errno == ENOENT) return 0;
   int status = file_read(path, &text, err);
@@ -104,7 +103,7 @@ static int change(const char *path, const struct tune_record *records, int n, ad
   char *const linked = realpath(path, NULL); // NULL: not there yet
   if (linked) path = linked;
   int fd = -1, status = lock(path, &fd, err);
-  if (!status) status = read_own(path, &db, err);
+  if (!status) status = tune_db_read_own(path, &db, err);
   for (int i = 0; i < n && !status; i++) status = add(&db, &records[i], err);
   if (!status && dropped) *dropped = tune_db_prune(&db);
   if (!status) status = write_back(path, &db, err);

@@ -91,6 +91,9 @@ static void refusals(void **state) {
   refuses("bench d128:bf16 --suite hopper", "d128:bf16", "--suite");
   refuses("bench --suite paper", "--suite", "hopper");
   refuses("bench d128:bf16 --dtype f16 --target sm90a", "--dtype", "--suite");
+  refuses("bench d128:bf16 --threads 2 --target sm90a", "--threads", "for CPUs");
+  refuses("bench d128:bf16 --layout bhnd --target sm90a", "--layout", "for CPUs");
+  refuses("bench d128:bf16 --backend code --target sm90a", "--backend code", "must be cuda");
   refuses("bench d128:bf16 --jit --plot a.svg --target sm90a", "--jit", "--plot");
   refuses("bench d128:bf16:b1h1q0k8 --target sm90a", "d128:bf16:b1h1q0k8", "1 or more");
   refuses("bench d128:bf16:b1h1q8k8 --runs 1 --target sm90a --plot /nowhere/a.svg --json", "/nowhere/a.svg", "cannot");

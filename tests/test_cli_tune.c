@@ -18,6 +18,7 @@ static bool shell(const char *command) { // in dir
 
 static void bad_input(void **state) {
   (void)state;
+  assert_true(shell("echo 'dear diary' >diary.txt"));
   static const struct {
     const char *arguments, *word, *other;
   } row[] = {
@@ -32,6 +33,13 @@ static void bad_input(void **state) {
       {"db show other.txt --db t.txt", "other.txt", "--db"},
       {"db export a.c -o b.c --db t.txt", "a.c", "--db"},
       {"db merge --db t.txt", "no file", "usage"},
+      {"db show -o x.txt --db t.txt", "--output", "db export"},
+      {"db show --c --db t.txt", "--c", "db export"},
+      {"db export --json --db t.txt", "--json", "db show"},
+      {"db prune --all --db t.txt", "--all", "db show"},
+      {"db show --db diary.txt", "diary.txt", "no tuning database"},
+      {"db merge diary.txt --db t.txt", "diary.txt", "no tuning database"},
+      {"emit d64:f32 --target c99 --tuned --db diary.txt -o new", "diary.txt", "no tuning database"},
       {"db merge nothing.txt --db t.txt", "nothing.txt", "No such file"},
   };
   for (size_t i = 0; i < sizeof row / sizeof *row; i++)

@@ -52,8 +52,11 @@ static void json_parses(void **state) {
   json_holds("verify d32:f32:b1h1q3k5 --json --kind normal --seed 42",
              "d and all(r[\"ok\"] is True and r[\"seed\"] == 42 and \"--seed 42\" in r[\"reproduce\"] for r in d)");
   json_holds("verify d32:f32:b1h1q3k0 --json --kind nan", "d and all(r[\"ok\"] is True for r in d)");
+  json_holds("verify d32:f32:b1h1q3k5 --json --kind nan --backend builtin",
+             "d and all(r[k] is None for r in d for k in (\"err\", \"bound\", \"ratio\"))");
   json_holds("explain d64:f32:causal --target c99 --json",
-             "d[\"target\"] == \"c99\" and d[\"config\"][\"block_n\"][\"from\"] == \"heuristic\" and d[\"phases\"]");
+             "d[\"target\"] == \"c99\" and d[\"config\"][\"block_n\"][\"from\"] == \"heuristic\" and d[\"phases\"] and "
+             "d[\"about\"].startswith(\"tiles: \") and any(\"registers\" in p for p in d[\"phases\"])");
   // The slot model: a smaller head_dim has more of everything else to a product.
   json_holds("explain d128:bf16:q2048 --target avx512bf16 --json",
              "80 < d[\"predicted_percent\"] == d[\"predicted_percent_d128\"] < 100");
@@ -90,6 +93,8 @@ static void json_parses(void **state) {
   json_holds("doctor --json", "d[\"jit\"] in (True, False) and len(d[\"checks\"]) > 8 and all(set(c) == {\"check\", "
                               "\"verdict\", \"detail\"} for c in d[\"checks\"])");
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --json --seed 42", "d[0][\"seed\"] == 42 and d[0][\"ms\"] > 0");
+  json_holds("bench d32:f32:b1h1q16k16 --runs 1 --kv-lens 7 --json", "d[0][\"kv_lens\"] == \"7\"");
+  assert_non_null(strstr(works("bench d32:f32:b1h1q16k16 --runs 1 --kv-lens 7 --csv")->out, "k16,7,"));
   json_holds("bench d32:f32:b1h1q16k16 --runs 1 --jit --json", "d[0][\"total_ms\"] >= 0");
   json_holds("bench --ablate d32:f32:b1h2q64k200 --runs 1 --json",
              "[r[\"idea\"] for r in d][:3] == [\"standard\", \"fa1\", \"fa2\"] and len(d) >= 4 and "
@@ -114,6 +119,9 @@ static void json_parses(void **state) {
              "len(d) == 1 and d[0][\"resolve\"] == 86 and d[0][\"aim\"] == 89 and d[0][\"measured\"] > 0 and "
              "(d[0][\"measured\"] >= 86) == (d[0][\"reached\"] != \"no\")");
   json_holds("emit d32:f32 --target c99 -o out --json", "d[\"changed\"] is True");
+  json_holds("emit d32:f32 --target c99 --name at --prefix p_ -o set --json",
+             "(d[\"directory\"], d[\"function\"], d[\"header\"]) == (\"set\", \"p_at_forward\", "
+             "\"at_dispatch.h\")");
 }
 
 // Every line says what config_resolve says.

@@ -361,11 +361,26 @@ static void headers_are_cxx_and_live_together(void **state) {
       0);
 }
 
+// One directory holds the kernels of every printer, and one program calls them.
+static void printers_do_not_share_files(void **state) {
+  (void)state;
+  works("emit d16:f32 --target avx2 --printer intrin -o printers");
+  works("emit d16:f32 --target avx2 --printer scalar -o printers");
+  const bool code = strobe("emit d16:f32 --target avx2 --printer code -o printers")->code == 0; // with an encoder
+  assert_int_equal(
+      shell("cd %s/printers && [ $(ls *.h | wc -l) = %d ] && cc -O1 -c *.c && ld -r -o all.o *.o", dir, code ? 3 : 2),
+      0);
+}
+
 int main(int argc, char **argv) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(gcc_links_two_sets),      cmocka_unit_test(clang_links_two_sets),
-      cmocka_unit_test(elsewhere_c99_is_chosen), cmocka_unit_test(slow_dot_products_are_avoided),
-      cmocka_unit_test(tiles_come_first),        cmocka_unit_test(headers_are_cxx_and_live_together),
+      cmocka_unit_test(gcc_links_two_sets),
+      cmocka_unit_test(clang_links_two_sets),
+      cmocka_unit_test(elsewhere_c99_is_chosen),
+      cmocka_unit_test(slow_dot_products_are_avoided),
+      cmocka_unit_test(tiles_come_first),
+      cmocka_unit_test(headers_are_cxx_and_live_together),
+      cmocka_unit_test(printers_do_not_share_files),
   };
   (void)argc;
   if (!find_binary(argv[0])) return 1;
