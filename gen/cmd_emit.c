@@ -22,7 +22,8 @@ static const struct option_row rows[] = {
     ROW(OPT_TEXT, target, .name = "target", .letter = 't', .value = "T,...",
         .about = "which machines; strobe doctor lists them (a set: default every CPU)"),
     ROW(OPT_CHOICE, printer, .name = "printer", .value = "scalar|intrin|code",
-        .about = "C loops, intrinsics, or encoded instructions (default: intrin, or scalar on c99; of files by another the name says so)"),
+        .about = "C loops, intrinsics, or encoded instructions (default: intrin, or scalar on c99; of files by another "
+                 "the name says so)"),
     ROW(OPT_TEXT, set, .name = "set", .value = "CONFIG", .about = "fields of the config, as in block_n=128,stages=2"),
     ROW(OPT_FLAG, tuned, .name = "tuned",
         .about = "configs that are left open from the tuning database; the header cites the record"),

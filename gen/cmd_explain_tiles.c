@@ -22,6 +22,9 @@ static void prefill(const struct problem *p, const struct instance *i, struct bu
              "accumulators\n",
              c[CFG_BLOCK_M], lanes, c[CFG_BLOCK_N], c[CFG_TILE_N], c[CFG_BLOCK_M],
              c[CFG_TILE_N] * c[CFG_BLOCK_M] / lanes);
+  if (c[CFG_TAIL_M] > 0)
+    buf_printf(out, "a last tile of at most %d queries: %d accumulators\n", c[CFG_TAIL_M],
+               c[CFG_TILE_N] * c[CFG_TAIL_M] / lanes);
 }
 
 static void decode(const struct problem *p, const struct instance *i, struct buf *out) {

@@ -1,5 +1,6 @@
 // Why the heuristic chose what it chose, for `explain`. The choices themselves are config_resolve's.
 #include "cmd.h"
+#include "config_queries.h"
 
 // What reasons are given from.
 struct facts {
@@ -13,12 +14,13 @@ struct facts {
 };
 
 static void why_block_m(const struct facts *f, struct buf *out) {
-  const int most = prefill_block_m_max(f->target);
+  const int most = prefill_block_m_max(f->target), tail_m = f->v[CFG_TAIL_M];
   if (f->q_len <= f->v[CFG_BLOCK_M])
     buf_printf(out, "q_len is %lld: a larger tile would be padding", (long long)f->q_len);
-  else if (prefill_rows(f->q_len, f->v[CFG_BLOCK_M]) < prefill_rows(f->q_len, most))
+  else if (tail_m <= 0 && prefill_rows(f->q_len, f->v[CFG_BLOCK_M], 0) < prefill_rows(f->q_len, most, 0))
     buf_printf(out, "the last tile is padded less: %lld rows in all; in tiles of %d %lld",
-               (long long)prefill_rows(f->q_len, f->v[CFG_BLOCK_M]), most, (long long)prefill_rows(f->q_len, most));
+               (long long)prefill_rows(f->q_len, f->v[CFG_BLOCK_M], 0), most,
+               (long long)prefill_rows(f->q_len, most, 0));
   else
     buf_printf(out, "each element of K is broadcast once for %d vector%s", f->vectors, f->vectors == 1 ? "" : "s");
 }
@@ -92,6 +94,14 @@ static void why_algo(const struct facts *f, struct buf *out) {
              f->v[CFG_STAGES] == 2 ? "of one KV block under QK of the next" : "after QK, in turn");
 }
 
+static void why_tail_m(const struct facts *f, struct buf *out) {
+  const int block_m = f->v[CFG_BLOCK_M];
+  const long long left = (long long)(f->q_len % block_m);
+  buf_printf(out, "%lld quer%s left: %lld rows in all, with another tile of %d %lld", left,
+             left == 1 ? "y is" : "ies are", (long long)prefill_rows(f->q_len, block_m, f->v[CFG_TAIL_M]), block_m,
+             (long long)prefill_rows(f->q_len, block_m, 0));
+}
+
 static void why_diagonal(const struct facts *f, struct buf *out) {
   (void)f;
   buf_str(out, "half of a block at the diagonal is hidden");
@@ -155,7 +165,7 @@ static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
     [CFG_STAGES] = why_stages,     [CFG_UNROLL] = why_unroll,     [CFG_EXP] = why_exp,
     [CFG_PREFETCH] = why_prefetch, [CFG_PACK_K] = why_pack_k,     [CFG_PACK_V] = why_pack_v,
     [CFG_KERNEL] = why_kernel,     [CFG_ALGO] = why_algo,         [CFG_BLOCK_H] = why_kernel,
-    [CFG_SPLIT] = why_kernel,      [CFG_DIAGONAL] = why_diagonal,
+    [CFG_SPLIT] = why_kernel,      [CFG_DIAGONAL] = why_diagonal, [CFG_TAIL_M] = why_tail_m,
 };
 
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {

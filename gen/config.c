@@ -38,6 +38,8 @@ const struct config_field_info config_fields[CFG_COUNT] = {
     [CFG_DIAGONAL] =
         {"diagonal", FAMILY_CPU, "auto, skip or mask",
          "causal: skip leaves out vectors of queries that see nothing of a key; mask computes and masks them"},
+    [CFG_TAIL_M] = {"tail_m", FAMILY_CPU, "0, or a multiple of the vector lanes that is less than block_m",
+                    "a last tile of no more queries than this is so small; 0: it is as large as the others"},
     [CFG_BLOCK_H] = {"block_h", FAMILY_CPU, "1 to 64",
                      "KV heads whose rows are read together, key by key, where they lie side by side (decode)"},
     [CFG_SPLIT] = {"split", FAMILY_CPU, "0 or a multiple of 16, up to 1048576",
@@ -79,6 +81,7 @@ static const struct word {
     {CFG_PACK_K, "auto", CONFIG_UNSET},
     {CFG_PACK_V, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "auto", CONFIG_UNSET},
+    {CFG_TAIL_M, "auto", CONFIG_UNSET},
     {CFG_BLOCK_H, "auto", CONFIG_UNSET},
     {CFG_SPLIT, "auto", CONFIG_UNSET},
     {CFG_KERNEL, "prefill", KERNEL_PREFILL},

@@ -145,8 +145,8 @@ static int check_range(const struct config *c, enum config_field f, const char *
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err) {
   struct config r = *c;
-  static const enum config_field none[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,  CFG_PACK_K,
-                                           CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL};
+  static const enum config_field none[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,   CFG_PACK_K,
+                                           CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL, CFG_TAIL_M};
   for (size_t i = 0; i < sizeof none / sizeof *none; i++)
     if (r.v[none[i]] != CONFIG_UNSET)
       return fail(err, STROBE_INVALID,

@@ -33,8 +33,8 @@ int config_v_width(const struct spec *s, const struct config *c) {
 
 // Fields that only the prefill kernel has: who sets them wants it.
 static bool has_prefill_fields(const struct config *c) {
-  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,  CFG_PACK_K,
-                                             CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL};
+  static const enum config_field fields[] = {CFG_TILE_N, CFG_STAGES, CFG_UNROLL,   CFG_PACK_K,
+                                             CFG_PACK_V, CFG_ALGO,   CFG_DIAGONAL, CFG_TAIL_M};
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
     if (c->v[fields[i]] != CONFIG_UNSET) return true;
   return false;

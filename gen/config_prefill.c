@@ -1,7 +1,7 @@
 // The config of the CPU's prefill kernel: the heuristic (what an unset field becomes) and feasibility (what a kernel
 // can be made of); and what the other kernels' configs share with it.
+#include "config_queries.h"
 #include "scan.h"
-#include "spec.h"
 
 #include <limits.h>
 #include <stdlib.h>
@@ -19,25 +19,21 @@ enum {
 
 // The defaults that do not depend on sizes: change them here.
 struct cpu_defaults {
-  int cols, block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
-  int block_n_full[2];                                 // without a mask, from as many keys on: of f32 and of bf16 pairs
-  int copy_k_from[2];                                  // queries that pay for a copy of K, without a mask and with one
-  double row_cost[MAX_COLS + 1];                       // time of a query in tiles of so many vectors; 0: not a default
-  enum exp_kind exp_f32, exp_bf16;                     // by P's dtype
+  int block_n, tile_n, stages, unroll, prefetch; // unroll 0: by code size
+  int block_n_full[2];                           // without a mask, from as many keys on: of f32 and of bf16 pairs
+  int copy_k_from[2];                            // queries that pay for a copy of K, without a mask and with one
+  enum exp_kind exp_f32, exp_bf16;               // by P's dtype
 };
-static const struct cpu_defaults vector_defaults = {.cols = 4,
-                                                    .block_n = 128,
+static const struct cpu_defaults vector_defaults = {.block_n = 128,
                                                     .tile_n = 4,
                                                     .stages = 2,
                                                     .prefetch = 8,
                                                     .block_n_full = {256, 256},
                                                     .copy_k_from = {2048, 2049},
-                                                    .row_cost = {[2] = 1.12, [3] = 1.04, [4] = 1},
                                                     .exp_f32 = EXP_TABLE2,
                                                     .exp_bf16 = EXP_TABLE1};
 // Lane loops for any compiler: short text, which it unrolls and schedules itself.
-static const struct cpu_defaults scalar_defaults = {.cols = 1,
-                                                    .block_n = 128,
+static const struct cpu_defaults scalar_defaults = {.block_n = 128,
                                                     .block_n_full = {128, 128},
                                                     .tile_n = 4,
                                                     .stages = 1,
@@ -46,14 +42,12 @@ static const struct cpu_defaults scalar_defaults = {.cols = 1,
                                                     .exp_bf16 = EXP_TABLE1};
 
 // 16 registers: 12 accumulators, a row of Q, a broadcast of K. Nothing is left for softmax beside them, nor for tables.
-static const struct cpu_defaults few_registers_defaults = {.cols = 3,
-                                                           .block_n = 192,
+static const struct cpu_defaults few_registers_defaults = {.block_n = 192,
                                                            .block_n_full = {256, 256},
                                                            .tile_n = 4,
                                                            .stages = 1,
                                                            .unroll = 16,
                                                            .prefetch = 8,
-                                                           .row_cost = {[2] = 1.12, [3] = 1},
                                                            .exp_f32 = EXP_POLY5,
                                                            .exp_bf16 = EXP_POLY3};
 
@@ -326,36 +320,11 @@ static int default_block_n(const struct resolver *r, const struct problem *p) {
   return block_n;
 }
 
-int prefill_block_m_max(const struct target *t) { return defaults_of(t)->cols * t->lanes; }
-
-int64_t prefill_rows(int64_t q_len, int block_m) { return (q_len + block_m - 1) / block_m * block_m; }
-
-// Rows without a query in the last tile cost as much as rows that see all keys: tiles of fewer vectors leave fewer of
-// them, and take longer over each. Tiles of 48 and 32 in place of 64 cost 1.02 and 1.04 a row on a Zen 4, 1.05 and 1.15
-// on an Emerald Rapids: the costs are between (d64, full, of 77, 144, 197 and 257 queries as tiles of 48: 1.26, 1.30,
-// 1.07 and 1.11 times as fast as by 64, Zen 4; of 77 and 257 1.26 and 1.07, Emerald Rapids).
-static int least_padding(const struct resolver *r, const struct problem *p, int block_m) {
-  const double *row_cost = defaults_of(r->t)->row_cost;
-  const double q = (double)p->q_len, keys = p->kv_len > p->q_len ? (double)p->kv_len : q;
-  const double work = q * (r->s->mask == MASK_FULL ? keys : keys - q / 2);
-  double least = 0;
-  for (int cols = MAX_COLS, lanes = r->t->lanes; cols > 0; cols--) {
-    const double padding = (double)(prefill_rows(p->q_len, cols * lanes) - p->q_len);
-    const double cost = row_cost[cols] * (work + padding * keys);
-    if (cost > 0 && (least == 0 || cost < least)) least = cost, block_m = cols * lanes;
-  }
-  return block_m;
-}
-
 // No more query rows than there are, and than the registers allow for the tile.
 static int default_block_m(const struct resolver *r, const struct problem *p) {
-  int lanes = r->t->lanes, block_m = prefill_block_m_max(r->t);
-  if (p && p->q_len >= 0 && p->q_len < block_m)
-    block_m = p->q_len > 0 ? (int)((p->q_len + lanes - 1) / lanes) * lanes : lanes;
-  else if (p && p->q_len > block_m)
-    block_m = least_padding(r, p, block_m);
-  while (block_m > lanes && !registers_fit(r, block_m, r->v[CFG_TILE_N])) block_m -= lanes;
-  return block_m;
+  int most = prefill_block_m_max(r->t);
+  while (most > r->t->lanes && !registers_fit(r, most, r->v[CFG_TILE_N])) most -= r->t->lanes;
+  return prefill_block_m(r->s, r->t, p, most, r->v[CFG_ALGO] == CONFIG_UNSET ? r->v[CFG_TAIL_M] : 0);
 }
 
 static void fill_defaults(struct resolver *r, const struct problem *p) {
@@ -375,6 +344,26 @@ static void fill_defaults(struct resolver *r, const struct problem *p) {
   set_default(&v[CFG_PACK_V], one_block && !must_pack(r, true) ? 0 : 1);
 }
 
+// The size of a last tile with few queries.
+static int resolve_tail(struct resolver *r, const struct problem *p) {
+  int *tail = &r->v[CFG_TAIL_M];
+  const int block_m = r->v[CFG_BLOCK_M], lanes = r->t->lanes;
+  const bool kept = r->v[CFG_ALGO] != CONFIG_UNSET;
+  if (*tail > 0 && kept)
+    return fail(r->err, STROBE_INVALID,
+                "tail_m %d with algo=%s: must be 0: what it keeps in memory is of one size of tile", *tail,
+                algo_names[r->v[CFG_ALGO]]);
+  if (*tail == CONFIG_UNSET && !kept) *tail = prefill_tail(r->s, r->t, p, block_m);
+  if (*tail > 0 && (*tail % lanes || *tail >= block_m)) {
+    const int most = block_m > lanes ? block_m - lanes : 0;
+    return fail(r->err, STROBE_INVALID, "tail_m %d with block_m=%d on %s: must be %s; %d is the nearest", *tail,
+                block_m, r->t->name, config_fields[CFG_TAIL_M].allowed,
+                most ? (int)nearest_multiple(*tail, lanes, lanes, most) : 0);
+  }
+  if (*tail == 0) *tail = CONFIG_UNSET; // so that a kernel has one name
+  return STROBE_OK;
+}
+
 int prefill_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                     struct error *err) {
   if (c->v[CFG_BLOCK_H] != CONFIG_UNSET || c->v[CFG_SPLIT] != CONFIG_UNSET)
@@ -388,6 +377,7 @@ int prefill_resolve(const struct spec *s, const struct target *t, const struct p
   fill_defaults(&r, p);
   for (size_t i = 0; i < sizeof checks_before_unroll / sizeof *checks_before_unroll; i++)
     if ((status = checks_before_unroll[i](&r)) != STROBE_OK) return status;
+  if ((status = resolve_tail(&r, p)) != STROBE_OK) return status;
   int *unroll = &resolved.v[CFG_UNROLL];
   if (*unroll == UNROLL_FULL)
     *unroll = r.k_width;

@@ -19,6 +19,8 @@ const enum rounding config_rounding[CFG_COUNT][KERNEL_COUNT] = {
     [CFG_KERNEL] = {ROUNDING_MAY, ROUNDING_MAY, ROUNDING_MAY},
     // P of a hidden key is 0, and so is its V
     [CFG_DIAGONAL] = {ROUNDING_NEVER, ROUNDING_NONE, ROUNDING_NONE},
+    // the same operations on fewer vectors
+    [CFG_TAIL_M] = {ROUNDING_NEVER, ROUNDING_NONE, ROUNDING_NONE},
     // heads side by side share no number; others have chunks and parts of block_h times as many keys
     [CFG_BLOCK_H] = {ROUNDING_NONE, ROUNDING_MAY, ROUNDING_NONE},
     // parts have sums of their own

@@ -266,6 +266,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "block_m", c[CFG_BLOCK_M]);
   bind_int(b, "block_n", c[CFG_BLOCK_N]);
   bind_int(b, "tile_n", c[CFG_TILE_N]);
+  bind_int(b, "tail_m", c[CFG_TAIL_M] > 0 ? c[CFG_TAIL_M] : 0);
   bind_int(b, "stages", c[CFG_STAGES]);
   bind_str(b, "algo", prefill ? algo_names[config_algo(&i->config)] : "");
   bind_int(b, "diagonal_skips", c[CFG_DIAGONAL] != DIAGONAL_MASK);

@@ -1,4 +1,5 @@
 // The model of time that orders the tuner's candidates (tune_space.h: tune_cost).
+#include "config_queries.h"
 #include "tune_space.h"
 
 #include <math.h>
@@ -64,8 +65,6 @@ static const struct weights few_registers = {.product = 0.96,
                                              .v_tile = 0.38,
                                              .cut_rows = 5.4};
 
-static double padded(double n, double step) { return n > 0 ? ceil(n / step) * step / n : 1; }
-
 static double doublings(double bytes, double above) { return bytes > above ? log2(bytes / above) : 0; }
 
 struct shape {
@@ -121,7 +120,8 @@ static double prefill_cost(const struct spec *s, const struct target *t, const s
   if (s->mask != MASK_FULL)
     cycles += x.products / x.queries *
               (v[CFG_BLOCK_M] * (w->cut_rows + w->cut_tiles / x.tile) + v[CFG_BLOCK_N] * w->cut_keys);
-  return cycles * padded(x.queries, v[CFG_BLOCK_M]);
+  const int64_t q_len = (int64_t)x.queries;
+  return cycles * (double)prefill_rows(q_len, v[CFG_BLOCK_M], v[CFG_TAIL_M]) / x.queries;
 }
 
 // Bytes of a row of K, and what waiting for it adds: rows far apart are not fetched by the hardware. Of one head 8 KB

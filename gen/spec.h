@@ -78,6 +78,7 @@ enum config_field {
   CFG_KERNEL, // enum kernel_kind: config_kernel(); unset on input: by the problem's sizes, and whether there are tiles
   CFG_ALGO,   // enum algo_kind; unset after config_resolve unless standard or fa1: stages tells fa2 from fa3
   CFG_DIAGONAL,   // enum diagonal_kind; unset after config_resolve unless mask
+  CFG_TAIL_M,     // the last tile is of so many queries if it has no more; unset: it is a whole one
   CFG_BLOCK_H,    // KV heads of a work item of kernel=decode: their rows of a key are read together
   CFG_SPLIT,      // keys of a work item of kernel=decode, whose partial results are merged; 0: all
   CFG_Q_STAGES,   // CUDA: Q tiles in shared memory
@@ -167,8 +168,6 @@ enum algo_kind config_algo(const struct config *c); // of a resolved config of p
 // config_resolve for one kernel; fields that it does not have stay unset.
 int prefill_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                     struct error *err);
-int prefill_block_m_max(const struct target *t);  // that the heuristic takes
-int64_t prefill_rows(int64_t q_len, int block_m); // of all tiles, the last one's without a query included
 int decode_resolve(const struct spec *s, const struct target *t, const struct problem *p, struct config *c,
                    struct error *err);
 // Whether its products are those of matrix tiles: of bf16, of at least three rows, of steps of 32 keys and elements.

@@ -1,5 +1,6 @@
 #include "tuned.h"
 
+#include "../gen/config_queries.h"
 #include "fork.h"
 
 #include <string.h>
@@ -55,12 +56,14 @@ bool tuned_fields(const struct tune_record *r, const struct problem *p, const st
   struct config all, fit;
   config_clear(fields);
   if (config_parse(r->config, fields, NULL)) return false;
+  fields->v[CFG_TAIL_M] = CONFIG_UNSET; // of the length that it was measured at
   all = fit = *fields;
   fit.v[CFG_BLOCK_M] = CONFIG_UNSET;
   if (config_resolve(&p->spec, t, p, &all, NULL)) return false;
   if (t->family == FAMILY_CPU && config_kernel(&all) == KERNEL_PREFILL && !config_changes_bits(CFG_BLOCK_M, &all) &&
       !config_resolve(&p->spec, t, p, &fit, NULL) &&
-      prefill_rows(p->q_len, fit.v[CFG_BLOCK_M]) < prefill_rows(p->q_len, all.v[CFG_BLOCK_M]))
+      prefill_rows(p->q_len, fit.v[CFG_BLOCK_M], fit.v[CFG_TAIL_M]) <
+          prefill_rows(p->q_len, all.v[CFG_BLOCK_M], all.v[CFG_TAIL_M]))
     fields->v[CFG_BLOCK_M] = CONFIG_UNSET;
   return true;
 }

@@ -180,6 +180,7 @@ static const struct emit_case {
   enum printer printer;
 } cases[] = {
     {"d32:f32:causal:b1h2q37k70", "avx512", PRINTER_INTRIN},
+    {"d32:f32:causal:b1h1q70k90", "avx512", PRINTER_INTRIN}, // a last tile of one vector
     {"d32:bf16:b1h2/1q37k71", "avx512bf16", PRINTER_INTRIN},
     {"d32:bf16:o=f32:causal:b1h1q17k40", "avx512bf16", PRINTER_INTRIN},
     {"d64:f32:b1h1q20k130", "avx512", PRINTER_CODE},

@@ -103,13 +103,14 @@ static const int head_dims[] = {8, 16, 32, 40, 64, 64, 80, 96, 128};
 static const float scales[] = {0, 0, 0, 0.02f, -0.3f, 1.0f};
 static const int64_t pads[] = {0, 0, 1, 7, 16};
 // What to change, each with the values that are drawn; a config that is refused is drawn again.
-static const char *const fields[] = {"block_m=8",  "block_m=16",  "block_m=32",    "block_m=64",  "block_n=32",
-                                     "block_n=64", "block_n=160", "stages=1",      "stages=2",    "unroll=8",
-                                     "exp=poly5",  "exp=poly3",   "exp=table2",    "pack_k=0",    "pack_v=0",
-                                     "tile_n=2",   "prefetch=7",  "tile_n=8",      "unroll=full", "kernel=decode",
-                                     "split=32",   "block_h=2",   "algo=standard", "algo=fa1",    "diagonal=mask"};
+static const char *const fields[] = {
+    "block_m=8",   "block_m=16",    "block_m=32", "block_m=64", "block_n=32",    "block_n=64", "block_n=160",
+    "stages=1",    "stages=2",      "unroll=8",   "exp=poly5",  "exp=poly3",     "exp=table2", "pack_k=0",
+    "pack_v=0",    "tail_m=8",      "tail_m=16",  "tail_m=32",  "tile_n=2",      "prefetch=7", "tile_n=8",
+    "unroll=full", "kernel=decode", "split=32",   "block_h=2",  "algo=standard", "algo=fa1",   "diagonal=mask"};
 // Fields that may not change a bit.
 static const char *const neutral[] = {"prefetch=5", "unroll=full", "unroll=8", "pack_k=0", "pack_k=1", "prefetch=0"};
+static const char *const tails[] = {"tail_m=0", "tail_m=8", "tail_m=16", "tail_m=32", "tail_m=48"};
 
 static int64_t draw_head_dim(void) { return draw(3) ? PICK(head_dims) : 1 + draw(160); }
 
@@ -231,6 +232,22 @@ static void check_oracle(const struct random_case *c, const strobe_plan *p, cons
   fail_msg("%s", text.data);
 }
 
+// What was resolved, with one field changed, gives the same bits.
+static void check_field(const struct random_case *c, const strobe_plan *p, const char *field, struct tensors *t,
+                        const struct copy *want, const char *what) {
+  char changed[300];
+  const size_t name = strcspn(field, "=") + 1;
+  const char *at = p->config.data;
+  while (*at && strncmp(at, field, name)) at = strchr(at, ',') ? strchr(at, ',') + 1 : "";
+  if (*at)
+    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - p->config.data), p->config.data, field,
+             at + strcspn(at, ","));
+  else // unset is a value of it
+    snprintf(changed, sizeof changed, "%s,%s", p->config.data, field);
+  if ((*at && strncmp(at, field, strlen(field))) || !strncmp(field, "tail_m", 6))
+    if (!same_bits(c, p, changed, t, want)) fail_msg("%s: %s gives other bits", what, field);
+}
+
 static void run_case(void) {
   struct random_case c;
   drawn = 0;
@@ -256,16 +273,9 @@ static void run_case(void) {
   struct copy got = execute(plan, &t);
   check_oracle(&c, plan, &v, &t);
   if (!same_bits(&c, plan, plan->config.data, &t, &got)) fail_msg("%s: one thread gives other bits", text.data);
-  // What was resolved, with one field changed.
-  char changed[240];
-  const char *const field = PICK(neutral);
-  const size_t name = strcspn(field, "=") + 1;
-  const char *at = strstr(plan->config.data, field) ? NULL : plan->config.data;
-  for (; at && strncmp(at, field, name); at = at[0] ? at + 1 : NULL) continue;
-  if (at && plan->instance.target) {
-    snprintf(changed, sizeof changed, "%.*s%s%s", (int)(at - plan->config.data), plan->config.data, field,
-             at + strcspn(at, ","));
-    if (!same_bits(&c, plan, changed, &t, &got)) fail_msg("%s: %s gives other bits", text.data, field);
+  if (plan->instance.target) {
+    check_field(&c, plan, PICK(neutral), &t, &got, text.data);
+    if (strstr(plan->config.data, "pack_v=")) check_field(&c, plan, PICK(tails), &t, &got, text.data); // prefill
   }
   free(got.o), free(got.lse);
   buf_free(&text);

@@ -27,6 +27,7 @@ static const struct row {
     {CFG_DIAGONAL, KERNEL_PREFILL, "block_n=64", {"skip", "mask"}},
     {CFG_DIAGONAL, KERNEL_PREFILL, "block_n=64,algo=fa1", {"skip", "mask"}},
     {CFG_DIAGONAL, KERNEL_PREFILL, "block_n=64,algo=standard", {"skip", "mask"}},
+    {CFG_TAIL_M, KERNEL_PREFILL, "block_m=32,block_n=64", {"0", "8", "16", "24"}},
     {CFG_BLOCK_M, KERNEL_DECODE, "kernel=decode,block_n=64", {"4", "1", "7", "16"}},
     {CFG_BLOCK_N, KERNEL_DECODE, "kernel=decode,block_m=4", {"64", "16", "128"}},
     {CFG_EXP, KERNEL_DECODE, "kernel=decode,block_m=4", {"poly5", "poly3", "table1", "table2"}},

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 // cmocka has a macro of the same name as a function of ours.
+#include "../gen/config_queries.h"
 #include "../gen/file.h"
 #include "../runtime/cpu.h"
 #include "../runtime/tune.h"

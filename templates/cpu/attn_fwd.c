@@ -7,7 +7,6 @@ $let mac = pair == 2 ? "dot" : "fma"
 $let not_prescaled = pair == 2
 $# S in memory has its scale.
 $let not_scaled = 0
-$let b_in_register = lanes == 16 && cols > 1 && printer != "scalar"
 $let c_type = pair == 2 ? "bf16" : "f32"
 $let c_t = pair == 2 ? "unsigned short" : "float"
 $let c_bytes = pair == 2 ? 2 : 4
@@ -20,7 +19,6 @@ $let kv_as = kv_type == "f32" || pair == 2 ? "" : kv_type == "bf16" ? "_bf16" : 
 $let q_units = k_width / pair
 $let steps = unroll / pair
 $let chunks = k_width / unroll
-$let units = tile_n * cols / pair
 $# V is copied to panels: of each KV block ${tile_n} columns of all keys, then the next, in the order in which PV reads them. Of rows it
 $# takes 16 bytes of each line, so that those of a block leave the first-level cache before they are used up. (To pairs it is all the same.)
 $let panels = pack_v && pair == 1 && tile_n == 4
@@ -64,6 +62,16 @@ $let fetches_soon = stages == 2 && algo != "standard" && algo != "fa1" && printe
 $let soon_param = fetches_soon ? ", struct soon *soon" : ""
 $let soon_arg = fetches_soon ? ", &soon" : ""
 $let scale_arg = not_prescaled ? ", scale" : ""
+$# The phases of a tile, which is `narrow` or not, and how many queries it is computed with.
+$let do_pack_q = tail_m ? "(narrow ? pack_q_tail : pack_q)" : "pack_q"
+$let do_start = tail_m ? "(narrow ? start_tail : start)" : "start"
+$let do_qk = tail_m ? "(narrow ? qk_block_tail : qk_block)" : "qk_block"
+$let do_exp = tail_m ? "(narrow ? exp_block_tail : exp_block)" : "exp_block"
+$let do_qk_softmax = tail_m ? "(narrow ? qk_softmax_block_tail : qk_softmax_block)" : "qk_softmax_block"
+$let do_pv = tail_m ? "(narrow ? pv_block_tail : pv_block)" : "pv_block"
+$let do_edge = tail_m ? "(narrow ? edge_block_tail : edge_block)" : "edge_block"
+$let do_epilogue = tail_m ? "(narrow ? epilogue_tail : epilogue)" : "epilogue"
+$let queries = tail_m ? "queries" : join(I, 0..1, "", "${block_m}")
 $# Tiles of a head whose queries see most come first: what workers end with is short.
 $let tile_of_head = causal ? "(tiles - 1 - item % tiles)" : "item % tiles"
 $assert block_m % lanes == 0, "block_m must be a multiple of the vector lanes"
@@ -84,11 +92,7 @@ $if own_heads
 $if own_keys
   $include "cpu/own.inc"
 
-$include "cpu/pack_q.inc"
-
-$include "cpu/qk.inc"
-
-$include "cpu/start.inc"
+$include "cpu/blocks.inc"
 
 $if stages == 2
   $include "cpu/start_rows.inc"
@@ -98,28 +102,31 @@ $include "cpu/rescale.inc"
 $if algo == "fa1"
   $include "cpu/invert.inc"
 
-$include "cpu/exp_block.inc"
+$if keeps_o
+  $include "cpu/not_zero.inc"
 
-$if stages == 2
-  $if fetches_soon
-    // Rows that are wanted soon. The CPU drops prefetches beyond what it has buffers for: a few at a time.
-    struct soon {
-      const ${q_t} *q;
-      const ${o_t} *o;
-      const ${c_t} *k;
-      const ${kv_t} *v;
-      strobe_i64 q_stride, o_stride, k_stride, v_stride, q_rows, o_rows, k_rows, v_rows;
-    };
+$if fetches_soon
+  // Rows that are wanted soon. The CPU drops prefetches beyond what it has buffers for: a few at a time.
+  struct soon {
+    const ${q_t} *q;
+    const ${o_t} *o;
+    const ${c_t} *k;
+    const ${kv_t} *v;
+    strobe_i64 q_stride, o_stride, k_stride, v_stride, q_rows, o_rows, k_rows, v_rows;
+  };
 
-  $include "cpu/qk_softmax.inc"
+$# All phases for tiles of block_m queries, and for a last one of at most tail_m, whose functions end in _tail.
+$for TAIL in 0..(tail_m ? 2 : 1)
+  $let block_m = TAIL ? tail_m : block_m
+  $let cols = block_m / lanes
+  $let b_in_register = lanes == 16 && cols > 1 && printer != "scalar"
+  $let units = tile_n * cols / pair
+  $let tail = TAIL ? "_tail" : ""
+  $include "cpu/phases.inc"
 
-$include "cpu/pv.inc"
-
-$include "cpu/blocks.inc"
-
-$include "cpu/edge.inc"
-
-$include "cpu/epilogue.inc"
+$if tail_m
+  // Tiles of at most so many queries are computed by what ends in _tail.
+  enum { TAIL = ${tail_m} };
 
 $if algo == "standard"
   $include "cpu/forward_standard.inc"

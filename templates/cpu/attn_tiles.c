@@ -1,6 +1,7 @@
 $# Prefill by matrix tiles: rows of 16 f32, or of 16 pairs of bf16, 16 rows to a tile (AMX). S^T = K Q^T and O^T = V^T P^T as in attn_fwd.c, one
 $# query per lane, so that the softmax and the phases around it are the same; K and V^T are copied tile by tile.
 $let decode = 0
+$let tail = ""
 $let prefetch = 0
 $let own_keys = 0
 $let own_k = 0

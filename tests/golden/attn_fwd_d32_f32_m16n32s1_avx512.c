@@ -198,6 +198,75 @@ static void copy_v(const struct strobe_args *a, strobe_i64 end, struct own *own)
   }
 }
 
+// Which keys a tile of queries visits: `full` whole blocks that every query sees, then `rest` keys of the block after them, which run
+// at the same speed, then the others up to `end`: keys at the diagonal, or the last few.
+struct block_range {
+  strobe_i64 full, rest, end;
+};
+
+static struct block_range visit(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
+  struct block_range r;
+  (void)a;
+  (void)q0;
+  (void)n;
+  r.full = keys / 32;
+  r.rest = keys % 32 / 4 * 4;
+  r.end = keys;
+  return r;
+}
+
+// How many of the tile's n queries see no key: the first.
+static int blind(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
+  (void)a;
+  (void)q0;
+  return keys ? 0 : (int)n;
+}
+
+// Keys of whole block j.
+static int block_keys(struct block_range r, strobe_i64 j) { return j < r.full ? 32 : (int)r.rest; }
+
+// Query i of the tile sees key t of a block that begins at key `first` when t + offset <= i.
+static int diagonal_offset(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 first) {
+  (void)a;
+  (void)keys;
+  (void)q0;
+  (void)first;
+  return -65536;
+}
+
+// How many of nk keys the last query of column j sees.
+static int visible(int nk, int off, int j) {
+  int n = (j + 1) * 16 - off;
+  return n < 0 ? 0 : n > nk ? nk : n;
+}
+
+// Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l.
+KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
+  __m512 x;
+  __m512 y;
+  __m512 u;
+  __m512 w;
+  {
+    x = _mm512_loadu_ps(m);
+    y = _mm512_max_ps(x, _mm512_loadu_ps(block_max));
+    _mm512_storeu_ps(m, y);
+    x = _mm512_sub_ps(x, y);
+    x = _mm512_max_ps(x, _mm512_set1_ps(-512.0f));
+    y = _mm512_roundscale_ps(x, 8); u = _mm512_reduce_ps(x, 8);
+    w = _mm512_set1_ps(0.000154994952f);
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00133974291f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00961795542f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.0555033647f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.240226507f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.693147182f));
+    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(1.0f));
+    x = _mm512_scalef_ps(w, y);
+    _mm512_storeu_ps(alpha, x);
+    x = _mm512_mul_ps(x, _mm512_loadu_ps(l));
+    _mm512_storeu_ps(l, x);
+  }
+}
+
 // Q^T of one tile: 32 rows of 16 queries, times scale log2(e). Queries past the last repeat it.
 KERNEL void pack_q(const float *q, strobe_i64 stride, strobe_i64 n, const float *scale, float *qt) {
   __m512 r0, r1, r2, r3, r4, r5, r6, r7, r8, r9, r10, r11, r12, r13, r14, r15;
@@ -480,33 +549,6 @@ KERNEL void start(float *ot, float *m, float *l) {
   }
 }
 
-// Online softmax, one vector of queries: m' = max(m, block_max), alpha = 2^(m - m'), l = alpha l.
-KERNEL void rescale(const float *block_max, float *m, float *l, float *alpha) {
-  __m512 x;
-  __m512 y;
-  __m512 u;
-  __m512 w;
-  {
-    x = _mm512_loadu_ps(m);
-    y = _mm512_max_ps(x, _mm512_loadu_ps(block_max));
-    _mm512_storeu_ps(m, y);
-    x = _mm512_sub_ps(x, y);
-    x = _mm512_max_ps(x, _mm512_set1_ps(-512.0f));
-    y = _mm512_roundscale_ps(x, 8); u = _mm512_reduce_ps(x, 8);
-    w = _mm512_set1_ps(0.000154994952f);
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00133974291f));
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.00961795542f));
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.0555033647f));
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.240226507f));
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(0.693147182f));
-    w = _mm512_fmadd_ps(w, u, _mm512_set1_ps(1.0f));
-    x = _mm512_scalef_ps(w, y);
-    _mm512_storeu_ps(alpha, x);
-    x = _mm512_mul_ps(x, _mm512_loadu_ps(l));
-    _mm512_storeu_ps(l, x);
-  }
-}
-
 // P = 2^(S - m) of keys first to last of a block, in place; l += its row sums.
 KERNEL void exp_block(float *score, const float *m, float *l, int first, int last) {
   score += first * 16;
@@ -637,48 +679,6 @@ KERNEL void pv_block(const float *p, const float *v, const float *alpha, float *
     v += 2;
     ot += 32;
   }
-}
-
-// Which keys a tile of queries visits: `full` whole blocks that every query sees, then `rest` keys of the block after them, which run
-// at the same speed, then the others up to `end`: keys at the diagonal, or the last few.
-struct block_range {
-  strobe_i64 full, rest, end;
-};
-
-static struct block_range visit(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
-  struct block_range r;
-  (void)a;
-  (void)q0;
-  (void)n;
-  r.full = keys / 32;
-  r.rest = keys % 32 / 4 * 4;
-  r.end = keys;
-  return r;
-}
-
-// How many of the tile's n queries see no key: the first.
-static int blind(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 n) {
-  (void)a;
-  (void)q0;
-  return keys ? 0 : (int)n;
-}
-
-// Keys of whole block j.
-static int block_keys(struct block_range r, strobe_i64 j) { return j < r.full ? 32 : (int)r.rest; }
-
-// Query i of the tile sees key t of a block that begins at key `first` when t + offset <= i.
-static int diagonal_offset(const struct strobe_args *a, strobe_i64 keys, strobe_i64 q0, strobe_i64 first) {
-  (void)a;
-  (void)keys;
-  (void)q0;
-  (void)first;
-  return -65536;
-}
-
-// How many of nk keys the last query of column j sees.
-static int visible(int nk, int off, int j) {
-  int n = (j + 1) * 16 - off;
-  return n < 0 ? 0 : n > nk ? nk : n;
 }
 
 // S^T of n rows for the last 1 of the 1 vectors of queries. block_max = max(block_max, S).
