@@ -174,7 +174,7 @@ WITHOUT_TCC := $(addprefix $(BUILD)-notcc/tests/,test_runtime test_fallback)
 SANITIZED_BUILTIN := -Wno-unused-command-line-argument --param asan-instrumentation-with-call-threshold=0 -fno-sanitize=null,bounds,object-size,pointer-overflow
 # As many jobs as there are cores, unless the caller said how many.
 SUBMAKE = $(MAKE) --no-print-directory $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
-SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit test_kernels test_random test_specs)
+SANITIZED := $(addprefix $(BUILD)-asan/tests/,test_template test_vop test_problem test_npy test_jit test_verify test_emit test_emit_kernels test_kernels test_random test_specs)
 check: deps
 	@$(SUBMAKE) tests
 	@$(SUBMAKE) BUILD=$(BUILD)-asan OPT="-O1 -g $(SANITIZE)" BUILTIN_OPT="$(SANITIZED_BUILTIN)" $(SANITIZED)

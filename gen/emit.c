@@ -190,7 +190,7 @@ static void header(const struct spec *s, const struct embedded_file *abi, struct
   buf_printf(out, "// Its steps, for callers with threads of their own.\nextern const struct strobe_kernel %s;\n\n",
              symbol);
   buf_printf(out,
-             "// Bytes of memory that %s_forward wants for args (only the sizes are looked at).\n"
+             "// Bytes of memory that %s_forward wants for args (its sizes and workers are looked at).\n"
              "strobe_i64 %s_bytes(const struct strobe_args *args);\n\n",
              symbol, symbol);
   buf_printf(out,

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-// Vector registers, lanes and caches as the kernels see them. c99 stands for any compiler: arrays of 16 floats take the
-// place of registers, so nothing limits their number, and the dot product of bf16 pairs is spelled out.
+// Vector registers, lanes and caches as the kernels see them. c99 stands for gcc and clang of any CPU: arrays of 16
+// floats take the place of registers, so nothing limits their number, and the dot product of bf16 pairs is spelled out.
 const struct target target_table[] = {
     {.name = "c99",
      .family = FAMILY_CPU,
@@ -13,7 +13,7 @@ const struct target target_table[] = {
      .l1i_bytes = 32768,
      .bf16_dot = true,
      .lookup = true,
-     .about = "plain C99 loops over 16 lanes, for any compiler and CPU"},
+     .about = "plain C99 loops over 16 lanes, for any CPU by gcc or clang"},
     {.name = "avx2",
      .family = FAMILY_CPU,
      .isa = "avx2",

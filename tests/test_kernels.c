@@ -288,6 +288,42 @@ static void every_diagonal(void **state) {
   }
 }
 
+static void *o_at(const struct test_kernel *k, const struct verify_case *c, strobe_i64 diagonal, size_t *bytes) {
+  struct tensors t = guarded_tensors(c, GUARD_AFTER);
+  t.args.diagonal = diagonal;
+  run_steps(k->kernel, &t.args, GUARD_AFTER);
+  void *o = malloc(*bytes = t.bytes[TENSOR_O]);
+  assert_non_null(o);
+  memcpy(o, t.memory[TENSOR_O], *bytes);
+  tensors_free(&t);
+  return o;
+}
+
+// Beyond all keys, and before all queries, nothing changes any more.
+static void diagonals_far_away(void **state) {
+  (void)state;
+  if (!STROBE_TCC) skip();
+  static const strobe_i64 far[][2] = {{70, INT64_MAX}, {-20, INT64_MIN}};
+  static const char *const modes[] = {"stages=1", "kernel=prefill", "kernel=decode,block_m=2",
+                                      "kernel=decode,block_m=1,split=32", "kernel=tiles"};
+  for (int i = 0; i < 5 * target_count; i++) {
+    const struct target *t = &target_table[i / 5];
+    const struct spec s = problem_of("d16:bf16:causal").spec;
+    struct test_kernel k;
+    if (t->family != FAMILY_CPU || !make_kernel(&s, t, modes[i % 5], PRINTER_SCALAR, &k)) continue;
+    const struct verify_case c = case_for(&s, 20, 70, true);
+    set_current(&k, &c);
+    for (int f = 0; f < 2; f++) {
+      size_t bytes;
+      void *near_by = o_at(&k, &c, far[f][0], &bytes), *far_away = o_at(&k, &c, far[f][1], &bytes);
+      if (memcmp(near_by, far_away, bytes)) fail_msg("%s: diagonal %lld", current, (long long)far[f][1]);
+      free(near_by), free(far_away);
+    }
+    free_kernel(&k);
+    current[0] = 0;
+  }
+}
+
 // The kernels that are compiled in (and, where the tests are, instrumented): guard pages, then memory of malloc's.
 static void compiled_in_kernels_agree_with_the_oracle(void **state) {
   (void)state;
@@ -318,6 +354,7 @@ int main(void) {
       cmocka_unit_test_teardown(either_side_of_own_copies, tell_current),
       cmocka_unit_test_teardown(sequences_in_one_memory, tell_current),
       cmocka_unit_test_teardown(every_diagonal, tell_current),
+      cmocka_unit_test_teardown(diagonals_far_away, tell_current),
       cmocka_unit_test_teardown(compiled_in_kernels_agree_with_the_oracle, tell_current),
   };
   return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);

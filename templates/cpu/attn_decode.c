@@ -144,6 +144,7 @@ $if split
   // them.
   static strobe_i64 workspace_bytes(const struct strobe_args *a) { // for any strides
     const strobe_i64 most = splits_of(a, ${split});
+    if ((double)total_rows(a) * (double)most > 1e15) return (strobe_i64)1 << 62; // more than there is
     return most > 1 ? total_rows(a) * most * ${4 * (o_pitch + 2)} : 0;
   }
 

@@ -145,7 +145,20 @@ static int check_args(const struct strobe_args *a, struct message m) {
   return ${P}_OK;
 }
 
-static int check_tensors(const struct strobe_args *a, struct message m) {
+// Rows, heads and sequences, where there is more than one, are at least so far apart: those of O lie beside each other.
+static int check_tensor(const struct strobe_tensor *t, const char *name, int least, int bytes, strobe_i64 batch, strobe_i64 heads,
+                        strobe_i64 len, struct message m) {
+  const strobe_i64 stride[] = {t->batch_stride, t->head_stride, t->row_stride}, n[] = {batch, heads, len};
+  const char *const axis[] = {"batch", "head", "row"};
+  for (int i = 0; i < 3; i++)
+    if (n[i] > 1 && stride[i] < least)
+      return refuse(m, ${P}_INVALID, "args->%s.%s_stride %lld: must be at least %d", name, axis[i], stride[i], least);
+  if ((uintptr_t)t->data % (unsigned)bytes)
+    return refuse(m, ${P}_INVALID, "args->%s.data: must be a multiple of %d, the bytes of an element", name, bytes);
+  return ${P}_OK;
+}
+
+static int check_tensors(const struct ${p}_problem *p, const struct strobe_args *a, struct message m) {
   const void *const data[] = {a->q.data, a->o.data, a->k.data, a->v.data};
   const char *const name[] = {"q", "o", "k", "v"};
   const int used[] = {a->batch * a->q_len > 0, a->batch * a->kv_len > 0};
@@ -153,7 +166,11 @@ static int check_tensors(const struct strobe_args *a, struct message m) {
     if (!data[i] && used[i / 2]) return refuse(m, ${P}_INVALID, "args->%s.data is NULL: must be a tensor", name[i]);
   if (a->kv_lens && a->kv_lens_bytes != 4 && a->kv_lens_bytes != 8)
     return refuse(m, ${P}_INVALID, "args->kv_lens_bytes %u: must be 4 or 8", a->kv_lens_bytes);
-  return ${P}_OK;
+  const int q = p->q == ${P}_F32 ? 4 : 2, kv = p->kv == ${P}_F32 ? 4 : 2, o = p->o == ${P}_F32 ? 4 : 2;
+  int status = check_tensor(&a->q, "q", 0, q, a->batch, a->heads, a->q_len, m);
+  if (!status) status = check_tensor(&a->k, "k", 0, kv, a->batch, a->heads_kv, a->kv_len, m);
+  if (!status) status = check_tensor(&a->v, "v", 0, kv, a->batch, a->heads_kv, a->kv_len, m);
+  return status ? status : check_tensor(&a->o, "o", p->head_dim_v, o, a->batch, a->heads, a->q_len, m);
 }
 
 // ---- choosing ----------------------------------------------------------------------------------------------------------
@@ -217,7 +234,7 @@ int ${p}_forward(const struct ${p}_problem *problem, const struct strobe_args *a
   const struct message m = {message, message_size};
   int status = check_problem(problem, m);
   if (!status) status = check_args(args, m);
-  if (!status) status = check_tensors(args, m);
+  if (!status) status = check_tensors(problem, args, m);
   if (status) return status;
   const struct row *r = choose(problem, args, m);
   if (!r) return ${P}_UNSUPPORTED;

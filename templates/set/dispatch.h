@@ -47,7 +47,7 @@ struct ${p}_problem {
 int ${p}_forward(const struct ${p}_problem *problem, const struct strobe_args *args, void *memory, strobe_i64 bytes,
                  char *message, size_t message_size);
 
-// Bytes of memory that ${p}_forward wants (only the sizes in args are looked at); -1: it would refuse.
+// Bytes of memory that ${p}_forward wants (the sizes and workers in args are looked at); -1: it would refuse.
 strobe_i64 ${p}_bytes(const struct ${p}_problem *problem, const struct strobe_args *args);
 
 // The steps of the kernel that ${p}_forward would run, for callers with threads of their own; *name (may be NULL) gets
