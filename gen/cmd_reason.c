@@ -171,7 +171,14 @@ static void (*const reasons[CFG_COUNT])(const struct facts *, struct buf *) = {
 void cmd_reason(const struct problem *p, const struct instance *i, enum config_field field, struct buf *out) {
   const int *v = i->config.v;
   if (i->target->family == FAMILY_CUDA || !reasons[field]) {
-    buf_str(out, "the default for this head_dim and mask");
+    struct config usual;
+    config_clear(&usual);
+    const bool fewer =
+        field == CFG_BLOCK_M && !config_resolve(&i->spec, i->target, NULL, &usual, NULL) && v[field] < usual.v[field];
+    if (fewer)
+      buf_printf(out, "of %d queries there would be too few tiles for all multiprocessors", usual.v[field]);
+    else
+      buf_str(out, "the default for this head_dim and mask");
     return;
   }
   const struct facts f = {.spec = &i->spec,

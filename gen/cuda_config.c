@@ -1,6 +1,7 @@
 // Configs of CUDA kernels: the defaults per cell, and what can't work, with the reason.
 #include "cuda_kernel.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 const char *const softmax_names[SOFTMAX_COUNT] = {"classical", "conditional", "fast"};
@@ -43,6 +44,53 @@ static const struct cell *find_cell(const struct spec *s, const struct problem *
 
 static int smaller_of(int a, int b) { return a < b ? a : b; }
 
+// ---- few tiles ----
+
+// Microseconds of a tile of 64, 128, 192 and 256 queries with 2048 keys, one H200, bf16; 0: no default.
+static const struct {
+  int head_dim;
+  double us[4];
+} tile_costs[] = {{64, {14.7, 18.4, 23.2, 28.2}}, {128, {16.5, 22.5}}, {192, {23.1, 33.2}}, {256, {28.8, 43.7}}};
+enum { MULTIPROCESSORS = 132 }; // of an H100 SXM and an H200
+static const double tile_us = 0.9, least_gain = 0.95;
+
+static double cost_of_tile(int head_dim, int block_m) {
+  for (size_t i = 0; i < sizeof tile_costs / sizeof *tile_costs; i++)
+    if (tile_costs[i].head_dim == head_dim) return tile_costs[i].us[block_m / 64 - 1] / 2048;
+  return 0;
+}
+
+// Microseconds of a kernel with such tiles. Those of a full mask are alike and run in waves; of others, the longest
+// first, each multiprocessor takes the next.
+static double time_of(const struct problem *p, int block_m) {
+  const double cost = cost_of_tile(p->spec.head_dim, block_m), heads = (double)p->batch * (double)p->heads;
+  const int64_t tiles = (p->q_len + block_m - 1) / block_m, kv_len = p->kv_len, diagonal = problem_diagonal(p);
+  if (p->spec.mask == MASK_FULL)
+    return ceil((double)tiles * heads / MULTIPROCESSORS) * (cost * (double)kv_len + tile_us);
+  double all = 0, longest = 0;
+  for (int64_t i = 0; i < tiles; i++) {
+    const int64_t seen = (i + 1) * block_m + diagonal;
+    longest = cost * (double)(seen < 0 ? 0 : seen > kv_len ? kv_len : seen) + tile_us;
+    all += heads * longest;
+  }
+  const double shared = all / MULTIPROCESSORS + 0.35 * longest;
+  return shared > longest ? shared : longest;
+}
+
+// Large tiles of a small problem leave multiprocessors without one.
+static int fewer_queries(const struct problem *p, int block_m) {
+  if (!p || p->batch < 0 || p->heads < 0 || p->q_len < 0 || p->kv_len < 0 ||
+      (double)p->batch * (double)p->heads * (double)p->q_len > 1e6)
+    return block_m;
+  double least = least_gain * time_of(p, block_m);
+  int best = block_m;
+  for (int smaller = 64; smaller < block_m; smaller += 64) {
+    const double us = time_of(p, smaller);
+    if (us < least) least = us, best = smaller;
+  }
+  return best;
+}
+
 static void set_default(int *field, int value) {
   if (*field == CONFIG_UNSET) *field = value;
 }
@@ -57,7 +105,9 @@ static int default_regs(int block_m) {
 static void fill_defaults(const struct spec *s, const struct problem *p, int *v) {
   const struct cell *c = find_cell(s, p);
   const bool plain = v[CFG_OVERLAP] == 0; // nothing overlaps: what builds on overlap is off
-  set_default(&v[CFG_BLOCK_M], c->block_m);
+  const bool free_m = v[CFG_PINGPONG] == CONFIG_UNSET && v[CFG_Q_REGS] == CONFIG_UNSET &&
+                      v[CFG_O_TMA] == CONFIG_UNSET && v[CFG_REGS] == CONFIG_UNSET; // these may want more warpgroups
+  set_default(&v[CFG_BLOCK_M], free_m ? fewer_queries(p, c->block_m) : c->block_m);
   const bool narrow = v[CFG_BLOCK_M] == 64; // ptxas 13.0 spills where one consumer warpgroup keeps Q in registers
   set_default(&v[CFG_BLOCK_N], c->block_n);
   set_default(&v[CFG_STAGES], plain ? smaller_of(c->stages, 2) : c->stages);

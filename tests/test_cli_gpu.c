@@ -42,7 +42,7 @@ static void suite(void **state) {
   assert_int_equal(count(o->out, ":f16"), 36);
   o = works("bench d128:bf16:causal:b2h4/2q300k700 --target sm90a --runs 3 --json");
   assert_non_null(strstr(o->out, "\"p10_ms\": "));
-  assert_non_null(strstr(o->out, "\"config\": \"block_m=128"));
+  assert_non_null(strstr(o->out, "\"config\": \"block_m=64"));
 }
 
 static void jit(void **state) {

@@ -233,6 +233,10 @@ static void has_defaults(void **state) {
        "block_m=16,block_n=128,tile_n=4,stages=1,unroll=8,exp=table2,prefetch=0,pack_k=1,pack_v=1"},
       {"d64:f32:q0", "avx512", "block_m=48,stages=2",
        "block_m=48,block_n=128,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=0"},
+      // Few tiles of a GPU are smaller.
+      {"d128:bf16:b1h16q512k512", "sm90a", "softmax=conditional,heavy_keys=0",
+       "block_m=64,block_n=128,stages=3,q_stages=1,pingpong=0,overlap=1,flat=1,softmax=conditional,heavy_keys=0,"
+       "q_regs=0,o_tma=0,schedule=persistent,l2_section=16,regs=256"},
       // A field that is given leads the others.
       {"d64:f32", "avx512", "tile_n=8",
        "block_m=32,block_n=256,tile_n=8,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=1,pack_v=1"},

@@ -10,6 +10,10 @@ strobe=$1 folder=$2 data=${3-} here=$(dirname "$0") log=$(mktemp)
   for problem in d64:bf16:b2h6/2q384k256 d64:bf16:causal:b2h2q300k300 d64:f16:causal:b1h4q513k500 d128:bf16:b2h6/1q203k113 d128:bf16:causal:b2h6/2q239k301 \
     d128:f16:causal_top_left:b1h2q300k200 d192:bf16:b1h2q200k300 d256:bf16:causal:b1h2q300k300 d256:f16:b1h2q130k200; do
     "$strobe" verify "$problem" --target sm90a --kind all
+    "$strobe" verify "$problem" --target sm90a --kind all --set block_m=128 # so few tiles are of 64
+  done
+  for problem in d64:bf16:b2h6/2q384k256 d64:f16:causal:b1h4q513k500; do
+    "$strobe" verify "$problem" --target sm90a --kind all --set block_m=256
   done
   "$strobe" verify d128:bf16:b2h4/2q70k0 d64:f16:causal:b1h2q9k0 --target sm90a
   [ -z "$data" ] || python3 "$here/files.py" "$strobe" "$data"
