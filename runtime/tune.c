@@ -259,10 +259,10 @@ static int duel(struct tuner *t, const char *phase, int first, int second, doubl
   return n;
 }
 
-// The fastest of the race, and what decides so far if it may still be found.
+// The fastest of the race, and what decides so far if it may still be found and is not the default, which all meet.
 static int finalists(const struct tuner *t, int *alive, int n) {
   if (n > FINALISTS) n = FINALISTS;
-  bool in = !t->rival_in || t->rival >= t->out->n || !t->runners[t->rival].plan;
+  bool in = !t->rival_in || !t->rival || t->rival >= t->out->n || !t->runners[t->rival].plan;
   for (int i = 0; i < n; i++) in |= alive[i] == t->rival;
   if (!in) alive[n < FINALISTS ? n++ : n - 1] = t->rival;
   return n;
