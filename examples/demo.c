@@ -66,10 +66,10 @@ static int measure(const struct demo_case *c, const struct demo_kernel *k, doubl
   const double warm = probe_clock() - start;
   const int repeats = first_s < row_s && warm < burst_s ? (int)(burst_s / (warm > 1e-6 ? warm : 1e-6)) + 1 : 1;
   do {
-    const double before = probe_compute(&c->problem.spec, k->target, probe_ms), t = probe_clock();
+    const double before = probe_compute(&c->problem.spec, k->instance.target, probe_ms), t = probe_clock();
     for (int i = 0; i < repeats && !status; i++) status = demo_kernel_run(k, c, err);
     rate[n] = work * repeats / (probe_clock() - t);
-    ratio[n] = 2 * rate[n] / (before + probe_compute(&c->problem.spec, k->target, probe_ms));
+    ratio[n] = 2 * rate[n] / (before + probe_compute(&c->problem.spec, k->instance.target, probe_ms));
     n++;
   } while (!status && n < RUNS && first_s + probe_clock() - start < row_s);
   *gflops = median(rate, n);
@@ -99,7 +99,7 @@ static void add_row(struct demo *d, const struct demo_case *c, const struct demo
   buf_free(&problem);
   const bool fallback = k->plan && strcmp(k->backend, "code");
   table_cell(t, CELL_PLAIN, fallback ? "%s: %s" : "%s", path, k->backend);
-  table_cell(t, CELL_PLAIN, "%s", k->target->name);
+  table_cell(t, CELL_PLAIN, "%s", k->instance.target->name);
   table_cell(t, CELL_PLAIN, "%.1f", measured[0]);
   cell_error(t, e->o, e->o_ratio <= 1);
   cell_error(t, e->o_bound, true);
@@ -132,7 +132,7 @@ static int run_path(struct demo *d, struct demo_case *c, const struct path *path
   const double end = probe_clock();
   measured[0] = 1e3 * (end - start);
   if (!status) {
-    const struct demo_errors e = demo_compare(c, &k.config); // the first result; the later ones only give the time
+    const struct demo_errors e = demo_compare(c, &k.instance); // the first result; the later ones only give the time
     status = measure(c, &k, end - made, &measured[1], &measured[2], err);
     if (!status) add_row(d, c, &k, path->name, measured, &e);
     note(d, &k);

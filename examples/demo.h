@@ -32,12 +32,11 @@ struct demo_errors {
   double stored;         // largest distance of o from the stored float64 outputs; NaN: there are none
   bool ok;               // every element is finite and within its bound
 };
-struct demo_errors demo_compare(const struct demo_case *c, const struct config *config);
+struct demo_errors demo_compare(const struct demo_case *c, const struct instance *kernel);
 
 // A function that computes a case, however it came about. One thread.
 struct demo_kernel {
-  const struct target *target;
-  struct config config;
+  struct instance instance;
   char backend[24]; // "cc", or which of the library's serves
   char why[640];    // why not its first choice; "" if it is
   struct strobe_context *context;

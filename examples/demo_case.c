@@ -139,7 +139,7 @@ void demo_case_free(struct demo_case *c) {
 // ---- comparing ----
 
 // False and NaN are alike "not within": an element that was never written is NaN.
-static void compare_o(const struct demo_case *c, const struct config *config, int64_t b, int64_t h, int64_t i,
+static void compare_o(const struct demo_case *c, const struct instance *kernel, int64_t b, int64_t h, int64_t i,
                       struct demo_errors *e) {
   const struct spec *s = &c->problem.spec;
   const struct strobe_args *a = &c->tensors.args;
@@ -148,7 +148,7 @@ static void compare_o(const struct demo_case *c, const struct config *config, in
   for (int x = 0; x < s->head_dim_v; x++) {
     const double want = c->want.o[at * s->head_dim_v + x], got = dtype_load(s->o, a->o.data, first + x);
     const double error = fabs(got - want),
-                 bound = reference_bound_o(s, config, keys, want, c->want.floor[at * s->head_dim_v + x],
+                 bound = reference_bound_o(s, kernel, keys, want, c->want.floor[at * s->head_dim_v + x],
                                            c->want.magnitude[at]);
     if (!(error <= e->o)) e->o = error, e->o_bound = bound;
     keep_larger(&e->o_ratio, error / bound);
@@ -156,24 +156,24 @@ static void compare_o(const struct demo_case *c, const struct config *config, in
   }
 }
 
-static void compare_lse(const struct demo_case *c, const struct config *config, int64_t b, int64_t h, int64_t i,
+static void compare_lse(const struct demo_case *c, const struct instance *kernel, int64_t b, int64_t h, int64_t i,
                         struct demo_errors *e) {
   const struct spec *s = &c->problem.spec;
   const struct strobe_args *a = &c->tensors.args;
   const int64_t row = c->rows[i], at = want_at(c, b, h, i);
   const double want = c->want.lse[at], got = a->lse[b * a->lse_batch_stride + h * a->lse_head_stride + row];
-  const double bound = reference_bound_lse(s, config, reference_visible(s, a, b, row), want, c->want.magnitude[at]);
+  const double bound = reference_bound_lse(s, kernel, reference_visible(s, a, b, row), want, c->want.magnitude[at]);
   keep_larger(&e->lse, fabs(got - want));
   keep_larger(&e->lse_ratio, fabs(got - want) / bound);
 }
 
-struct demo_errors demo_compare(const struct demo_case *c, const struct config *config) {
+struct demo_errors demo_compare(const struct demo_case *c, const struct instance *kernel) {
   struct demo_errors e = {.stored = c->o.data ? 0 : NAN};
   for (int64_t b = 0; b < c->problem.batch; b++)
     for (int64_t h = 0; h < c->problem.heads; h++)
       for (int64_t i = 0; i < c->n_rows; i++) {
-        compare_o(c, config, b, h, i, &e);
-        compare_lse(c, config, b, h, i, &e);
+        compare_o(c, kernel, b, h, i, &e);
+        compare_lse(c, kernel, b, h, i, &e);
       }
   e.ok = e.o_ratio <= 1 && e.lse_ratio <= 1;
   return e;

@@ -90,11 +90,13 @@ static int load(struct demo_kernel *k, const struct buf *library, const struct b
 int demo_kernel_emit(const struct demo_tools *tools, const struct demo_case *c, struct demo_kernel *k,
                      struct error *err) {
   struct buf source = {0}, symbol = {0}, library = {0};
-  *k = (struct demo_kernel){.target = cpu_best_target(&c->problem.spec), .backend = "cc"};
-  config_clear(&k->config);
-  int status = k->target ? 0 : spec_supported(&c->problem.spec, target_find("c99"), err);
-  if (!status) status = config_resolve(&c->problem.spec, k->target, &c->problem, &k->config, err); // as emit does
-  if (!status) status = emit(tools, &c->problem, k->target, &source, &symbol, err);
+  const struct spec *s = &c->problem.spec;
+  *k = (struct demo_kernel){.instance = {.spec = *s, .target = cpu_best_target(s)}, .backend = "cc"};
+  struct instance *const i = &k->instance;
+  config_clear(&i->config);
+  int status = i->target ? 0 : spec_supported(s, target_find("c99"), err);
+  if (!status) status = config_resolve(s, i->target, &c->problem, &i->config, err); // as emit does
+  if (!status) status = emit(tools, &c->problem, i->target, &source, &symbol, err);
   if (!status) buf_printf(&library, "%s.so", source.data);
   if (!status && library.failed) status = fail(err, STROBE_NO_MEMORY, "no memory for the name of a file");
   if (!status) status = compile(tools, &source, &library, err);
@@ -111,28 +113,28 @@ static int api_error(enum strobe_status status, struct error *err) {
   return status ? fail(err, status, "%s", strobe_error()) : 0;
 }
 
-static int describe(struct demo_kernel *k, struct error *err) {
+static int describe(struct demo_kernel *k, const struct spec *s, struct error *err) {
   struct strobe_plan_info info = {.size = sizeof info};
   int status = api_error(strobe_plan_describe(k->plan, &info), err);
   if (status) return status;
-  k->target = target_find(info.target);
+  k->instance = (struct instance){.spec = *s, .target = target_find(info.target)};
   snprintf(k->backend, sizeof k->backend, "%s", info.backend);
   snprintf(k->why, sizeof k->why, "%s", info.why);
-  config_clear(&k->config);
-  return *info.config ? config_parse(info.config, &k->config, err) : 0;
+  config_clear(&k->instance.config);
+  return *info.config ? config_parse(info.config, &k->instance.config, err) : 0;
 }
 
 int demo_kernel_jit(const struct demo_tools *tools, const struct demo_case *c, struct demo_kernel *k,
                     struct error *err) {
   (void)tools;
-  *k = (struct demo_kernel){.target = NULL};
+  *k = (struct demo_kernel){.library = NULL};
   const struct strobe_context_options one = {.size = sizeof one, .n_workers = 1};
   struct buf problem = {0};
   problem_print(&c->problem, &problem);
   int status = problem.failed ? fail(err, STROBE_NO_MEMORY, "no memory for a problem string") : 0;
   if (!status) status = api_error(strobe_context_create(&one, &k->context), err); // of its own: nothing is cached
   if (!status) status = api_error(strobe_plan_create(k->context, problem.data, NULL, &k->plan), err);
-  if (!status) status = describe(k, err);
+  if (!status) status = describe(k, &c->problem.spec, err);
   buf_free(&problem);
   if (status) return status;
   k->memory = aligned_alloc(64, (strobe_workspace_bytes(k->plan) + 64) / 64 * 64);
@@ -161,5 +163,5 @@ void demo_kernel_free(struct demo_kernel *k) {
   strobe_context_destroy(k->context);
   if (k->library) dlclose(k->library);
   free(k->memory);
-  *k = (struct demo_kernel){.target = NULL};
+  *k = (struct demo_kernel){.library = NULL};
 }

@@ -32,6 +32,9 @@ struct cmd_plan {
 };
 int cmd_plan(strobe_context *ctx, const struct cmd_plan *request, strobe_plan **out, struct strobe_plan_info *info,
              struct error *err);
+// What a plan for p runs; of the reference, which has no config, target is NULL.
+int cmd_plan_instance(const struct problem *p, const struct strobe_plan_info *info, struct instance *out,
+                      struct error *err);
 // What strobe_execute is called with for args; workspace may be NULL.
 struct strobe_io cmd_io(const struct strobe_args *args, void *workspace);
 // Lengths of sequences (--kv-lens): "a,b,c", or a .npy file of int32 or int64. *out: batch of them, for free(); NULL if

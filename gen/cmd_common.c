@@ -98,6 +98,13 @@ int cmd_plan(strobe_context *ctx, const struct cmd_plan *request, strobe_plan **
   return status;
 }
 
+int cmd_plan_instance(const struct problem *p, const struct strobe_plan_info *info, struct instance *out,
+                      struct error *err) {
+  *out = (struct instance){.spec = p->spec, .target = *info->config ? target_find(info->target) : NULL};
+  config_clear(&out->config);
+  return *info->config ? config_parse(info->config, &out->config, err) : 0;
+}
+
 static struct strobe_array array_of(const struct strobe_tensor *t) {
   return (struct strobe_array){t->data, t->batch_stride, t->row_stride, t->head_stride};
 }

@@ -147,15 +147,14 @@ static const char *writable_and_executable(char *line, size_t size) {
 static int run_plan(const struct problem *p, const strobe_plan *plan, const struct strobe_plan_info *info,
                     struct verify_result *r, struct error *err) {
   struct verify_case c = {.problem = *p, .kind = input_kind_find("normal"), .seed = 1, .layout = LAYOUT_BNHD};
-  struct config config;
+  struct instance kernel;
   struct tensors t;
-  config_clear(&config);
-  int status = config_parse(info->config, &config, err);
+  int status = cmd_plan_instance(p, info, &kernel, err);
   c.scale = default_scale(&c.problem.spec);
   if (status || (status = verify_create(&c, NULL, &t, err))) return status;
   const struct strobe_io io = cmd_io(&t.args, NULL);
   status = cmd_api_error(strobe_execute(plan, &io), err);
-  if (!status) status = verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, r, err);
+  if (!status) status = verify_tensors(&c, &kernel, &t, VERIFY_ALL_ROWS, r, err);
   tensors_free(&t);
   return status;
 }

@@ -11,6 +11,7 @@ struct facts {
   int vectors; // of queries in a tile
   int k_width;
   bool bf16, one_tile, by_tiles;
+  double p_error; // of its rounding
 };
 
 static void why_block_m(const struct facts *f, struct buf *out) {
@@ -59,9 +60,11 @@ static void why_unroll(const struct facts *f, struct buf *out) {
 
 static void why_exp(const struct facts *f, struct buf *out) {
   const struct exp_info *e = &exp_table[f->v[CFG_EXP]];
-  const double p = dtype_table[f->spec->p].eps;
-  if (e->eps < p)
-    buf_printf(out, "error %.1e, far below the %.1e by the rounding of P", e->eps, p);
+  const double v = dtype_table[f->spec->kv].eps;
+  if (e->eps < f->p_error)
+    buf_printf(out, "error %.1e, far below the %.1e by the rounding of P", e->eps, f->p_error);
+  else if (e->eps > 1e-6)
+    buf_printf(out, "error %.1e, far below the %.1e by which V was rounded", e->eps, v);
   else
     buf_printf(out, "error %.1e, the cheapest below 1e-6", e->eps);
 }
@@ -189,7 +192,8 @@ void cmd_reason(const struct problem *p, const struct instance *i, enum config_f
                           .k_width = config_k_width(&i->spec, &i->config),
                           .bf16 = spec_pairs(&i->spec, i->target),
                           .one_tile = p->q_len <= v[CFG_BLOCK_M],
-                          .by_tiles = instance_by_tiles(i)};
+                          .by_tiles = instance_by_tiles(i),
+                          .p_error = instance_p_error(i)};
   const enum kernel_kind kernel = config_kernel(&i->config);
   if (kernel_reason[kernel] && kernel_reason[kernel](&f, field, out)) return;
   reasons[field](&f, out);

@@ -40,7 +40,7 @@ static const double slow_flops = 2e9, slow_flops_of_suite = 2e7;
 // ---- one case ----
 
 static int run_case(struct session *s, const struct verify_case *c, const struct combination *on,
-                    const strobe_plan *plan, const struct strobe_plan_info *info, const struct config *config,
+                    const strobe_plan *plan, const struct strobe_plan_info *info, const struct instance *kernel,
                     struct error *err) {
   struct tensors t;
   struct verify_result r;
@@ -50,7 +50,7 @@ static int run_case(struct session *s, const struct verify_case *c, const struct
   if (status) return status;
   const struct strobe_io io = cmd_io(&t.args, NULL);
   status = cmd_api_error(strobe_execute(plan, &io), err);
-  if (!status) status = verify_tensors(c, config, &t, VERIFY_AUTO_ROWS, &r, err);
+  if (!status) status = verify_tensors(c, kernel, &t, VERIFY_AUTO_ROWS, &r, err);
   if (!status) verify_report(s, c, on, info, &r);
   tensors_free(&t);
   return status;
@@ -69,9 +69,8 @@ static bool wants_kind(const struct session *s, const struct input_kind *k) {
 
 static int run_kinds(struct session *s, const struct problem *p, const struct combination *on, const strobe_plan *plan,
                      const struct strobe_plan_info *info, struct error *err) {
-  struct config config;
-  config_clear(&config);
-  int status = *info->config ? config_parse(info->config, &config, err) : 0;
+  struct instance kernel;
+  int status = cmd_plan_instance(p, info, &kernel, err);
   const bool cut = strcmp(on->backend, "code") &&
                    problem_flops(p) > (s->opt->suite ? slow_flops_of_suite : slow_flops) && !s->opt->kind &&
                    !s->opt->backend;
@@ -93,7 +92,7 @@ static int run_kinds(struct session *s, const struct problem *p, const struct co
                                     .scale = default_scale(&p->spec),
                                     .whole_blocks = on->target && on->target->family == FAMILY_CUDA,
                                     .kv_lens = s->kv_lens};
-      status = run_case(s, &c, on, plan, info, &config, err);
+      status = run_case(s, &c, on, plan, info, &kernel, err);
     }
   }
   if (!status) verify_group_end(s, p, info);

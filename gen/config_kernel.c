@@ -19,6 +19,14 @@ bool instance_pairs(const struct instance *i) {
   return spec_pairs(&i->spec, i->target) && !(i->target->tiles && config_kernel(&i->config) == KERNEL_DECODE);
 }
 
+// Two parts of bf16 are cut off after 8 bits and rounded: V's second one is up to 2^-7 of it, P's too, and off by 2^-8 of
+// itself; the product of the second ones is left out.
+double instance_p_error(const struct instance *i) {
+  const struct spec *s = &i->spec;
+  if (s->p == s->acc || (i->target->family == FAMILY_CPU && !instance_pairs(i))) return 0;
+  return instance_by_tiles(i) && tiles_parts(s->p) == 2 ? 0x1p-14 + 0x1p-15 : dtype_table[s->p].eps;
+}
+
 static int round_up(int x, int step) { return (x + step - 1) / step * step; }
 
 int config_k_width(const struct spec *s, const struct config *c) {

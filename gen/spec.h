@@ -163,6 +163,8 @@ bool instance_by_tiles(const struct instance *i);
 // Whether it multiplies pairs of bf16: all by tiles do, and else what spec_pairs says, but for decode by vectors on a
 // target with tiles, which widens them.
 bool instance_pairs(const struct instance *i);
+// By how much of itself P differs from what the second GEMM multiplies in its place. 0: by nothing, P stays f32.
+double instance_p_error(const struct instance *i);
 enum algo_kind config_algo(const struct config *c); // of a resolved config of prefill or tiles
 
 // config_resolve for one kernel; fields that it does not have stay unset.

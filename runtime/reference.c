@@ -212,7 +212,8 @@ int reference_head(const struct spec *s, const struct strobe_args *args, int64_t
 
 // CUDA kernels with P of bf16 may take an exponent about -48 in place of one about 0 (cuda/softmax.inc): half an ulp of
 // that is 2^-19 of P's logarithm to base 2.
-static double exp_eps(const struct spec *s, const struct config *c) {
+static double exp_eps(const struct spec *s, const struct instance *kernel) {
+  const struct config *c = kernel ? &kernel->config : NULL;
   const bool far_below =
       c && s->p == DT_BF16 && c->v[CFG_SOFTMAX] != CONFIG_UNSET && c->v[CFG_SOFTMAX] != SOFTMAX_CLASSICAL;
   if (far_below) return 0x1p-23 + 0x1.62e43p-1 * 0x1p-19;
@@ -225,23 +226,28 @@ static double sum_factor(int64_t terms) { return terms > 16 ? sqrt((double)terms
 // Tensor cores cut off where f32 arithmetic rounds: an ulp instead of half of one, always in the same direction. So
 // errors of the head_dim / 16 steps of a score add up in full, which sum_factor covers from 2 eps on: n / 16 <= sqrt n
 // up to n = 256.
-static double sum_eps(const struct spec *s, const struct config *c) {
-  const bool cuda = c && c->v[CFG_SOFTMAX] != CONFIG_UNSET; // a field that only those kernels have
+static double sum_eps(const struct spec *s, const struct instance *kernel) {
+  const bool cuda = kernel && kernel->target && kernel->target->family == FAMILY_CUDA;
   return (cuda ? 2 : 1) * dtype_table[s->acc].eps;
 }
 
 // Relative error of an unnormalised p, and of the sums over it.
-static double weight_error(const struct spec *s, const struct config *c, int64_t keys, double magnitude) {
-  return exp_eps(s, c) + sum_eps(s, c) * (sum_factor(keys) + sum_factor(s->head_dim) * magnitude);
+static double weight_error(const struct spec *s, const struct instance *kernel, int64_t keys, double magnitude) {
+  return exp_eps(s, kernel) + sum_eps(s, kernel) * (sum_factor(keys) + sum_factor(s->head_dim) * magnitude);
 }
 
-double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
+static double p_eps(const struct spec *s, const struct instance *kernel) {
+  if (kernel && kernel->target) return instance_p_error(kernel);
+  return s->p == s->acc ? 0 : dtype_table[s->p].eps;
+}
+
+double reference_bound_o(const struct spec *s, const struct instance *kernel, int64_t keys, double ref, double floor,
                          double magnitude) {
-  const double p = s->p == s->acc ? 0 : dtype_table[s->p].eps;
-  return dtype_table[s->o].eps * fabs(ref) + floor * p + (floor + fabs(ref)) * weight_error(s, c, keys, magnitude) +
-         dtype_table[s->o].half + REFERENCE_TINY;
+  return dtype_table[s->o].eps * fabs(ref) + floor * p_eps(s, kernel) +
+         (floor + fabs(ref)) * weight_error(s, kernel, keys, magnitude) + dtype_table[s->o].half + REFERENCE_TINY;
 }
 
-double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude) {
-  return 4 * dtype_table[DT_F32].eps * fabs(ref) + weight_error(s, c, keys, magnitude);
+double reference_bound_lse(const struct spec *s, const struct instance *kernel, int64_t keys, double ref,
+                           double magnitude) {
+  return 4 * dtype_table[DT_F32].eps * fabs(ref) + weight_error(s, kernel, keys, magnitude);
 }

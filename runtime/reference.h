@@ -41,22 +41,24 @@ int64_t reference_visible(const struct spec *s, const struct strobe_args *args, 
 
 // |o - ref| <= eps(o)|ref| + F eps(P) + (F + |ref|) W + half(o) + tiny, W = eps(exp) + eps(acc)(c(keys) + c(head_dim)
 // A), c(n) = max(4, sqrt(n)). W is the relative error of a p and of a sum over them: o = N / l with N off by F l W and
-// l by l W, so o by (F + |ref|) W. eps(P) counts only if P is rounded before the second GEMM; l is the sum of unrounded
-// ones. eps is the unit roundoff: f32 2^-24 (eps(acc) of CUDA kernels 2^-23: tensor cores cut off), bf16 2^-8, f16
-// 2^-11; half(o) is what rounding may lose below o's normal range (f16: 2^-25). config NULL or with its exp kind unset:
-// the exp of libm, 2^-23 (CUDA kernels with P of bf16 that begin at 2^-48: half an ulp of that exponent more). keys:
-// what the row sees. c: a sum of n terms of one sign, added in order, has a relative rounding error of standard
-// deviation 0.245 sqrt(n) eps (each addition's error is uniform within half an ulp of the partial sum; Higham and Mary,
-// SIAM J. Sci. Comput. 41, 2019, with lambda = 1), so sqrt(n) is 4 standard deviations; the score's error goes into p
-// through exp. 4 covers the few roundings (scale, maximum, product, division) that do not depend on n. Errors that are
-// not independent may exceed it, up to n eps: a sum of n equal terms, or n keys that are each below half an ulp of a
-// running sum that was not kept by blocks.
-double reference_bound_o(const struct spec *s, const struct config *c, int64_t keys, double ref, double floor,
+// l by l W, so o by (F + |ref|) W. eps(P) counts only if the kernel rounds P before the second GEMM (instance_p_error;
+// kernel or its target NULL: one that rounds it to spec->p); l is the sum of unrounded ones. eps is the unit roundoff:
+// f32 2^-24 (eps(acc) of CUDA kernels 2^-23: tensor cores cut off), bf16 2^-8, f16 2^-11; half(o) is what rounding may
+// lose below o's normal range (f16: 2^-25). kernel NULL or with its exp kind unset: the exp of libm, 2^-23 (CUDA
+// kernels with P of bf16 that begin at 2^-48: half an ulp of that exponent more). keys: what the row sees. c: a sum of
+// n terms of one sign, added in order, has a relative rounding error of standard deviation 0.245 sqrt(n) eps (each
+// addition's error is uniform within half an ulp of the partial sum; Higham and Mary, SIAM J. Sci. Comput. 41, 2019,
+// with lambda = 1), so sqrt(n) is 4 standard deviations; the score's error goes into p through exp. 4 covers the few
+// roundings (scale, maximum, product, division) that do not depend on n. Errors that are not independent may exceed it,
+// up to n eps: a sum of n equal terms, or n keys that are each below half an ulp of a running sum that was not kept by
+// blocks.
+double reference_bound_o(const struct spec *s, const struct instance *kernel, int64_t keys, double ref, double floor,
                          double magnitude);
 // |lse - ref| <= 4 eps(f32)|ref| + eps(acc)(c(keys) + c(head_dim) A) + eps(exp). The first term: scale log2 e and ln 2
 // are rounded, m + log2 l is, and so is lse, to an f32: what is small beside head_dim terms of a score is not beside
 // one sum of them. With small scores |lse| = ln(keys) may exceed the rest (4096 keys: half an ulp of 8.3 is 8 eps).
-double reference_bound_lse(const struct spec *s, const struct config *c, int64_t keys, double ref, double magnitude);
+double reference_bound_lse(const struct spec *s, const struct instance *kernel, int64_t keys, double ref,
+                           double magnitude);
 
 // Absolute slack. vdpbf16ps reads denormals as zero and flushes denormal results, so each of kv_len steps loses up to
 // 2^-126 (a term or a partial sum), and each p below 2^-126 loses up to 2^-126 |v|: at 2^20 keys with |v| < 64 that is

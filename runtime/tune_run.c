@@ -117,7 +117,7 @@ static int check(struct tuner *t, struct tune_candidate *c) {
   if (tuner_plan(t, &v.problem, c->text, &plan) || execute(plan, &x.args, NULL)) {
     refuse(c, strobe_error());
   } else {
-    status = verify_tensors(&v, &c->config, &x, VERIFY_AUTO_ROWS, &result, t->err);
+    status = verify_tensors(&v, &plan->instance, &x, VERIFY_AUTO_ROWS, &result, t->err);
     c->verified = !status && result.ok;
     if (!status && !result.ok) {
       struct buf why = {0};

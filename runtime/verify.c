@@ -56,7 +56,7 @@ static int64_t auto_rows(const struct spec *s, const struct strobe_args *a) {
 
 struct comparison {
   const struct spec *spec;
-  const struct config *config;
+  const struct instance *kernel;
   const struct strobe_args *args;
   struct verify_result *result;
   bool whole_blocks;
@@ -79,9 +79,9 @@ static void compare_element(struct comparison *c, struct verify_worst *w, double
     same |= w == &c->result->o && isinf(got) && isfinite(want) && (got > 0) == (want > 0) &&
             fabs(want) + bound >= dtype_table[c->spec->o].over;
     const struct verify_place at = {
-        c->spec, c->config, c->args, c->batch, c->head, row, w == &c->result->o ? column : -1};
+        c->spec, c->kernel, c->args, c->batch, c->head, row, w == &c->result->o ? column : -1};
     if (same) return;
-    if (c->whole_blocks && c->config && verify_excuses(&at, got, want)) {
+    if (c->whole_blocks && c->kernel && verify_excuses(&at, got, want)) {
       c->result->excused++;
       return;
     }
@@ -112,12 +112,12 @@ static void compare_row(struct comparison *c, int64_t i) {
   const int64_t keys = reference_visible(c->spec, a, c->batch, row);
   for (int64_t x = 0; x < dv; x++) {
     const double want = c->ref.o[i * dv + x], got = dtype_load(c->spec->o, a->o.data, first + x);
-    const double bound = reference_bound_o(c->spec, c->config, keys, want, c->ref.floor[i * dv + x], A);
+    const double bound = reference_bound_o(c->spec, c->kernel, keys, want, c->ref.floor[i * dv + x], A);
     compare_element(c, &c->result->o, got, want, bound, row, x);
   }
   if (!a->lse) return;
   const double got = a->lse[c->batch * a->lse_batch_stride + c->head * a->lse_head_stride + row];
-  compare_element(c, &c->result->lse, got, lse, reference_bound_lse(c->spec, c->config, keys, lse, A), row, 0);
+  compare_element(c, &c->result->lse, got, lse, reference_bound_lse(c->spec, c->kernel, keys, lse, A), row, 0);
 }
 
 static void count_unwritten(struct comparison *c) {
@@ -154,8 +154,8 @@ static int compare_all(struct comparison *c, uint64_t seed, int64_t most, struct
   return 0;
 }
 
-static int verify_all(const struct spec *s, const struct config *config, const struct strobe_args *args, uint64_t seed,
-                      int64_t max_rows, bool whole_blocks, struct verify_result *r, struct error *err) {
+static int verify_all(const struct spec *s, const struct instance *kernel, const struct strobe_args *args,
+                      uint64_t seed, int64_t max_rows, bool whole_blocks, struct verify_result *r, struct error *err) {
   static const struct verify_worst nothing = {.batch = -1};
   *r = (struct verify_result){
       .o = nothing, .lse = nothing, .first = nothing, .lse_wanted = args->lse != NULL, .ok = false};
@@ -169,7 +169,7 @@ static int verify_all(const struct spec *s, const struct config *config, const s
     status = fail(err, STROBE_NO_MEMORY, "no memory to verify %zu rows of %zu elements", n, dv);
   } else {
     struct comparison c = {
-        .spec = s, .config = config, .args = args, .result = r, .whole_blocks = whole_blocks, .rows = rows};
+        .spec = s, .kernel = kernel, .args = args, .result = r, .whole_blocks = whole_blocks, .rows = rows};
     c.ref = (struct reference_out){memory, memory + 2 * n * dv, memory + n * dv, memory + 2 * n * dv + n};
     status = compare_all(&c, seed, most, err);
   }
@@ -179,14 +179,14 @@ static int verify_all(const struct spec *s, const struct config *config, const s
   return status;
 }
 
-int verify_args(const struct spec *s, const struct config *config, const struct strobe_args *args, uint64_t seed,
+int verify_args(const struct spec *s, const struct instance *kernel, const struct strobe_args *args, uint64_t seed,
                 int64_t max_rows, struct verify_result *r, struct error *err) {
-  return verify_all(s, config, args, seed, max_rows, false, r, err);
+  return verify_all(s, kernel, args, seed, max_rows, false, r, err);
 }
 
-int verify_tensors(const struct verify_case *c, const struct config *config, const struct tensors *t, int64_t max_rows,
-                   struct verify_result *r, struct error *err) {
-  int status = verify_all(&t->spec, config, &t->args, c->seed, max_rows, c->whole_blocks, r, err);
+int verify_tensors(const struct verify_case *c, const struct instance *kernel, const struct tensors *t,
+                   int64_t max_rows, struct verify_result *r, struct error *err) {
+  int status = verify_all(&t->spec, kernel, &t->args, c->seed, max_rows, c->whole_blocks, r, err);
   r->padding = tensors_padding_changed(t);
   r->ok = r->ok && !r->padding;
   return status;

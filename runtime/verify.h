@@ -44,18 +44,19 @@ struct verify_result {
 
 enum { VERIFY_ALL_ROWS = -1, VERIFY_AUTO_ROWS = 0 };
 
-// Compares o and lse (if not NULL) of args with the oracle. max_rows: rows per head that are compared; VERIFY_AUTO_ROWS
+// Compares o and lse (if not NULL) of args with the oracle, within the bound of the kernel that computed them (NULL:
+// reference_bound_o has which). max_rows: rows per head that are compared; VERIFY_AUTO_ROWS
 // takes all while that is cheap (about a second), else a sample with the first, the last, rows beside multiples of 16
 // and random ones. Every element of every row is checked for poison all the same. Agreement of the non-finite: a row
 // that is NaN in the oracle (lse is NaN) is NaN in every column and in lse; an element that is NaN there is NaN; one
 // that is infinite there is the same infinity or NaN (p v with p = 0 by underflow in f32), one that o's dtype can't
 // hold may be infinite; everything else is finite, save lse = -inf with o = 0 for a row that sees no key.
 // STROBE_INVALID, STROBE_NO_MEMORY: the comparison could not be made; a mismatch is r->ok = false and status 0.
-int verify_args(const struct spec *s, const struct config *config, const struct strobe_args *args, uint64_t seed,
+int verify_args(const struct spec *s, const struct instance *kernel, const struct strobe_args *args, uint64_t seed,
                 int64_t max_rows, struct verify_result *r, struct error *err);
 // The same for tensors of verify_create, and their padding.
-int verify_tensors(const struct verify_case *c, const struct config *config, const struct tensors *t, int64_t max_rows,
-                   struct verify_result *r, struct error *err);
+int verify_tensors(const struct verify_case *c, const struct instance *kernel, const struct tensors *t,
+                   int64_t max_rows, struct verify_result *r, struct error *err);
 
 // One sentence on a result that is not ok, or "" if it is.
 void verify_print(const struct verify_result *r, struct buf *out);

@@ -8,7 +8,7 @@ enum { SLAB = 64 }; // query rows of a consumer warpgroup: they visit the same b
 // Keys in the blocks that this row's slab visits, if more than the row sees.
 static int64_t visited_end(const struct verify_place *at) {
   const struct strobe_args *a = at->args;
-  const int64_t block_n = at->config->v[CFG_BLOCK_N];
+  const int64_t block_n = at->kernel->config.v[CFG_BLOCK_N];
   if (block_n < 1) return 0;
   int64_t last_row = at->row / SLAB * SLAB + SLAB - 1;
   if (last_row >= a->q_len) last_row = a->q_len - 1;

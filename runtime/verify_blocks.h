@@ -8,7 +8,7 @@
 // One element of O (column >= 0) or lse (column -1) that differs from the oracle in being finite.
 struct verify_place {
   const struct spec *spec;
-  const struct config *config; // block_n is that of the kernel
+  const struct instance *kernel;
   const struct strobe_args *args;
   int64_t batch, head, row, column;
 };

@@ -92,7 +92,7 @@ static inline void check_result(const strobe_plan *p, enum layout layout, int64_
   struct verify_result r;
   struct error err = {0};
   struct buf text = {0};
-  if (verify_tensors(&c, &p->instance.config, t, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
+  if (verify_tensors(&c, &p->instance, t, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
   verify_print(&r, &text);
   if (!r.ok) fail_msg("%s, backend %s: %s", p->name.data, p->backend, text.data);
   buf_free(&text);

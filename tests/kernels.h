@@ -223,7 +223,7 @@ static inline void check_tensors(const struct test_kernel *k, const struct verif
                                  int64_t rows) {
   struct verify_result r;
   struct error err = {0};
-  if (verify_tensors(c, &k->instance.config, t, rows, &r, &err)) fail_msg("%s: %s", current, err.text);
+  if (verify_tensors(c, &k->instance, t, rows, &r, &err)) fail_msg("%s: %s", current, err.text);
   if (r.ok) return;
   struct buf why = {0};
   verify_print(&r, &why);

@@ -30,7 +30,7 @@ struct setup {
 
 // Plans, fills, executes; returns the tensors, and in *c what verify_tensors wants.
 static struct tensors run_case(strobe_context *ctx, const char *problem, const struct setup *s, struct verify_case *c,
-                               struct config *config) {
+                               struct instance *kernel) {
   const struct strobe_plan_options o = {
       .size = sizeof o, .config = s->config, .target = s->target, .backend = s->backend, .scale = s->scale};
   strobe_plan *plan;
@@ -47,19 +47,19 @@ static struct tensors run_case(strobe_context *ctx, const char *problem, const s
   if (verify_create(c, s->allocator, &t, &err)) fail_msg("%s", err.text);
   const struct strobe_io io = io_of(&t);
   assert_ok(strobe_execute(plan, &io));
-  *config = plan->instance.config;
+  *kernel = plan->instance;
   strobe_plan_destroy(plan);
   return t;
 }
 
 static void check(strobe_context *ctx, const char *problem, const struct setup *s) {
   struct verify_case c;
-  struct config config;
+  struct instance kernel;
   struct verify_result r;
   struct error err = {0};
   struct buf text = {0};
-  struct tensors t = run_case(ctx, problem, s, &c, &config);
-  if (verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
+  struct tensors t = run_case(ctx, problem, s, &c, &kernel);
+  if (verify_tensors(&c, &kernel, &t, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
   verify_print(&r, &text);
   if (!r.ok) fail_msg("%s %s: %s", problem, s->config ? s->config : "", text.data);
   buf_free(&text);
@@ -151,10 +151,10 @@ static void parts_are_merged(void **state) {
       for (int k = 0; k < input_kind_count; k++) {
         const struct setup s = {.config = configs[i], .kind = input_kinds[k].name, .layout = (enum layout)(k % 2)};
         struct verify_case c;
-        struct config config;
+        struct instance kernel;
         check(one, problems[p], &s);
-        struct tensors a = run_case(one, problems[p], &s, &c, &config),
-                       b = run_case(many, problems[p], &s, &c, &config);
+        struct tensors a = run_case(one, problems[p], &s, &c, &kernel),
+                       b = run_case(many, problems[p], &s, &c, &kernel);
         if (!same_bits(&a, &b)) fail_msg("%s %s: other bits with threads", problems[p], configs[i]);
         tensors_free(&a), tensors_free(&b);
       }
@@ -258,13 +258,13 @@ static void prefetch_heads_and_threads_change_no_bit(void **state) {
   strobe_context *one = context_of(1, serial), *many = context_of(POOL, pool_for);
   for (size_t p = 0; p < sizeof problems / sizeof *problems; p++) {
     struct verify_case c;
-    struct config config;
+    struct instance kernel;
     // packed, so that heads side by side are read together unless block_h forbids it
     const struct setup whole = {.config = "kernel=decode,block_n=512,split=512", .packed = true};
-    struct tensors want = run_case(one, problems[p], &whole, &c, &config);
+    struct tensors want = run_case(one, problems[p], &whole, &c, &kernel);
     for (int i = 0; i < 6; i++) {
       const struct setup s = {.config = configs[i % 3], .packed = true};
-      struct tensors got = run_case(i < 3 ? one : many, problems[p], &s, &c, &config);
+      struct tensors got = run_case(i < 3 ? one : many, problems[p], &s, &c, &kernel);
       if (!same_bits(&want, &got)) fail_msg("%s %s: other bits", problems[p], configs[i % 3]);
       tensors_free(&got);
     }

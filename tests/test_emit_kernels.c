@@ -165,7 +165,7 @@ static void run_emitted(void *library, const struct emitted *e, const struct pro
   wrong.abi++;
   assert_int_equal(forward(&wrong, memory, needed), 1);
   assert_int_equal(forward(&t.args, memory, needed), 0);
-  assert_int_equal(verify_tensors(&c, &i->config, &t, VERIFY_ALL_ROWS, &r, NULL), 0);
+  assert_int_equal(verify_tensors(&c, i, &t, VERIFY_ALL_ROWS, &r, NULL), 0);
   struct buf why = {0};
   verify_print(&r, &why);
   if (!r.ok) fail_msg("%s: %s", e->name.data, why.data);

@@ -417,13 +417,11 @@ static int verify(const void *arg, struct error *err) {
   struct verify_case c = {.kind = input_kind_find("normal"), .seed = 7, .pad = 3, .scale = 0.25f};
   struct tensors t = {.spec.head_dim = 0};
   struct verify_result r;
-  struct config config;
   struct buf text = {0};
-  config_clear(&config);
   int status = problem_parse(arg, &c.problem, err);
   if (!status) status = problem_complete(&c.problem, err);
   if (!status) status = verify_create(&c, NULL, &t, err);
-  if (!status) status = verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, err);
+  if (!status) status = verify_tensors(&c, NULL, &t, VERIFY_ALL_ROWS, &r, err);
   if (!status) verify_print(&r, &text);
   if (!status && text.failed) status = (fail)(err, STROBE_NO_MEMORY, "no memory");
   buf_free(&text);

@@ -109,7 +109,7 @@ static void check_result(const struct job *j, const struct verify_case *c, const
   struct verify_result r;
   struct error err = {0};
   struct buf why = {0};
-  assert_int_equal(verify_tensors(c, &i->config, t, VERIFY_ALL_ROWS, &r, &err), 0);
+  assert_int_equal(verify_tensors(c, i, t, VERIFY_ALL_ROWS, &r, &err), 0);
   buf_str(&why, "");
   verify_print(&r, &why);
   if (!r.ok) fail_msg("%s: %s", j->problem, why.data);

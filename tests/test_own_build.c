@@ -126,10 +126,10 @@ static void computes(const struct set_library *l, const char *text, const char *
     assert_int_equal(allocated(), held);
     assert_non_null(l->kernel(&p, &t.args, &name, message, sizeof message));
     if (!strstr(name, kernel)) fail_msg("%s: %s is not %s", text, name, kernel);
-    struct config config;
-    config_clear(&config);
-    assert_int_equal(config_resolve(&c.problem.spec, target_find("c99"), NULL, &config, NULL), 0);
-    assert_int_equal(verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, NULL), 0);
+    struct instance i = {.spec = c.problem.spec, .target = target_find("c99")};
+    config_clear(&i.config);
+    assert_int_equal(config_resolve(&i.spec, i.target, NULL, &i.config, NULL), 0);
+    assert_int_equal(verify_tensors(&c, &i, &t, VERIFY_ALL_ROWS, &r, NULL), 0);
     verify_print(&r, &why);
     if (!r.ok) fail_msg("%s with %s: %s", text, name, why.data);
     if (own) {

@@ -124,11 +124,11 @@ static void terms_of(const struct tensors *t, int64_t head, struct terms *e) {
 }
 static double bound_o(const struct test_kernel *k, const struct tensors *t, const struct terms *e, int64_t i, int x) {
   const int64_t n = i * t->spec.head_dim_v + x, keys = reference_visible(&t->spec, &t->args, 0, i);
-  return reference_bound_o(&t->spec, &k->instance.config, keys, e->o[n], e->F[n], e->A[i]);
+  return reference_bound_o(&t->spec, &k->instance, keys, e->o[n], e->F[n], e->A[i]);
 }
 static double bound_lse(const struct test_kernel *k, const struct tensors *t, const struct terms *e, int64_t i) {
   const int64_t keys = reference_visible(&t->spec, &t->args, 0, i);
-  return keys ? reference_bound_lse(&t->spec, &k->instance.config, keys, e->lse[i], e->A[i]) : 0;
+  return keys ? reference_bound_lse(&t->spec, &k->instance, keys, e->lse[i], e->A[i]) : 0;
 }
 
 // ---- the properties ----
@@ -273,8 +273,8 @@ static void one_hot(const struct test_kernel *k) {
             for (int64_t n = 0; n < keys; n++) want += get_v(&t, h, n, x), floor += fabs(get_v(&t, h, n, x));
             want /= (double)keys, floor /= (double)keys;
           }
-          expect_near(get_o(&t, &r, h, i, x), want, reference_bound_o(s, &k->instance.config, keys, want, floor, 0), h,
-                      i, x, "one-hot");
+          expect_near(get_o(&t, &r, h, i, x), want, reference_bound_o(s, &k->instance, keys, want, floor, 0), h, i, x,
+                      "one-hot");
         }
       }
     free_outcome(&r);

@@ -223,7 +223,7 @@ static void check_oracle(const struct random_case *c, const strobe_plan *p, cons
                          const struct tensors *t) {
   struct verify_result r;
   struct error err = {0};
-  if (verify_tensors(v, &p->instance.config, t, 24, &r, &err)) fail_msg("%s", err.text);
+  if (verify_tensors(v, &p->instance, t, 24, &r, &err)) fail_msg("%s", err.text);
   if (r.ok) return;
   struct buf text = {0};
   describe(c, p, &text);

@@ -34,7 +34,7 @@ static void check_args(const strobe_plan *p, const struct strobe_args *args) {
   struct verify_result r;
   struct error err = {0};
   struct buf text = {0};
-  if (verify_args(&p->problem.spec, &p->instance.config, args, 1, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
+  if (verify_args(&p->problem.spec, &p->instance, args, 1, VERIFY_ALL_ROWS, &r, &err)) fail_msg("%s", err.text);
   verify_print(&r, &text);
   if (!r.ok) fail_msg("%s, backend %s: %s", p->name.data, p->backend, text.data);
   buf_free(&text);
@@ -187,10 +187,10 @@ static void test_f16_overflow(void **state) {
   }
   struct verify_result r;
   o[2] = 0x7c00; // infinite where it need not be
-  assert_int_equal(verify_args(&p->problem.spec, &p->instance.config, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
+  assert_int_equal(verify_args(&p->problem.spec, &p->instance, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
   assert_false(r.ok);
   o[2] = o[5], o[0] = 0xfc00; // the other infinity
-  assert_int_equal(verify_args(&p->problem.spec, &p->instance.config, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
+  assert_int_equal(verify_args(&p->problem.spec, &p->instance, &t.args, 1, VERIFY_ALL_ROWS, &r, NULL), 0);
   assert_false(r.ok);
   tensors_free(&t);
   strobe_plan_destroy(p);

@@ -319,11 +319,11 @@ static void whole_blocks(void **state) {
   (void)state;
   struct verify_case c = case_of(64, DT_BF16, MASK_CAUSAL, 150, 150, "normal");
   struct tensors t = create(&c, NULL);
-  struct config config;
+  struct instance kernel = {.spec = c.problem.spec, .target = target_find("sm90a")};
   struct verify_result r;
   struct error err = {0};
-  config_clear(&config);
-  config.v[CFG_BLOCK_N] = 32;
+  config_clear(&kernel.config);
+  kernel.config.v[CFG_BLOCK_N] = 32;
   const struct strobe_args *a = &t.args;
   dtype_store(DT_BF16, a->v.data, place(&a->v, 0, 0, 70) + 5, NAN); // seen by rows 70 .., in the block of keys 64 to 95
   textbook(&t);
@@ -333,7 +333,7 @@ static void whole_blocks(void **state) {
     const double kept_ = dtype_load(DT_BF16, a->o.data, at_);                                                          \
     dtype_store(DT_BF16, a->o.data, at_, value_);                                                                      \
     c.whole_blocks = flag_;                                                                                            \
-    assert_int_equal(verify_tensors(&c, &config, &t, VERIFY_ALL_ROWS, &r, &err), 0);                                   \
+    assert_int_equal(verify_tensors(&c, &kernel, &t, VERIFY_ALL_ROWS, &r, &err), 0);                                   \
     assert_int_equal(r.ok, good_);                                                                                     \
     dtype_store(DT_BF16, a->o.data, at_, kept_);                                                                       \
   } while (0)
@@ -345,7 +345,7 @@ static void whole_blocks(void **state) {
   CHECK(69, 6, NAN, true, false);      // another column
   CHECK(69, 5, INFINITY, true, false); // 0 times NaN is NaN
   CHECK(71, 5, 0.0, true, false);      // sees the key
-  config.v[CFG_BLOCK_N] = 128;         // now keys 0 to 127 are one block, which the first 64 rows visit too
+  kernel.config.v[CFG_BLOCK_N] = 128;  // now keys 0 to 127 are one block, which the first 64 rows visit too
   CHECK(63, 5, NAN, true, true);
   for (int x = 0; x < 64; x++) // row 0 sees one key: its score is -Inf
     dtype_store(DT_BF16, a->q.data, place(&a->q, 0, 0, 0) + x,
