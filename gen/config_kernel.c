@@ -19,8 +19,8 @@ bool instance_pairs(const struct instance *i) {
   return spec_pairs(&i->spec, i->target) && !(i->target->tiles && config_kernel(&i->config) == KERNEL_DECODE);
 }
 
-// Two parts of bf16 are cut off after 8 bits and rounded: V's second one is up to 2^-7 of it, P's too, and off by 2^-8 of
-// itself; the product of the second ones is left out.
+// Two parts of bf16 are cut off after 8 bits and rounded: V's second one is up to 2^-7 of it, P's too, and off by 2^-8
+// of itself; the product of the second ones is left out.
 double instance_p_error(const struct instance *i) {
   const struct spec *s = &i->spec;
   if (s->p == s->acc || (i->target->family == FAMILY_CPU && !instance_pairs(i))) return 0;

@@ -101,7 +101,7 @@ static void write_template(const struct target *target) {
   char path[64];
   const struct isa *isa = isa_find(target->isa);
   buf_str(&t, "$let pair = printer == \"intrin\" && lanes == 8 ? 1 : 2\n$let dot = 1\n$let decode = 0\n$let "
-              "uses_load_first = 1\n$include \"cpu/prologue.inc\"\n"
+              "uses_load_first = 1\n$let uses_zips = 1\n$let uses_deals = 1\n$include \"cpu/prologue.inc\"\n"
               "$if printer == \"scalar\"\n  $include \"cpu/scalar_lanes.inc\"\n$constants\n\n");
   n_cases = 0;
   for (int i = 0; i < vop_count; i++) {

@@ -342,15 +342,9 @@ static void trained_models(void **state) {
 
 int main(void) {
   const struct CMUnitTest tests[] = {
-      cmocka_unit_test(by_hand),
-      cmocka_unit_test(masks_and_rows_without_keys),
-      cmocka_unit_test(non_finite),
-      cmocka_unit_test(refuses),
-      cmocka_unit_test(layouts_and_row_lists_agree),
-      cmocka_unit_test(properties),
-      cmocka_unit_test(split_and_merge),
-      cmocka_unit_test(future_keys_and_one_hot),
-      cmocka_unit_test(conversions),
+      cmocka_unit_test(by_hand),         cmocka_unit_test(masks_and_rows_without_keys), cmocka_unit_test(non_finite),
+      cmocka_unit_test(refuses),         cmocka_unit_test(layouts_and_row_lists_agree), cmocka_unit_test(properties),
+      cmocka_unit_test(split_and_merge), cmocka_unit_test(future_keys_and_one_hot),     cmocka_unit_test(conversions),
       cmocka_unit_test(trained_models),
   };
   return cmocka_run_group_tests_name("reference", tests, NULL, NULL);

@@ -41,6 +41,8 @@ $# Heads side by side are read together: so many at a time, four keys of K and s
 $let side = prefetch && !by_tiles ? side_keys : 0
 $# Four rows of what is widened take K key by key: 4 heads of a key to a vector of S.
 $let by_key = side && kv_as != "" && quads == 1
+$let uses_zips = by_tiles || by_key
+$let uses_deals = by_tiles
 $let side_heads = quads > 1 ? 1 : quads && !by_key ? 2 : 4
 $let side_tiles = max(quads, 1)
 $let side_line = 64 / (unit * kv_bytes)

@@ -27,7 +27,10 @@ $let pv_steps = steps >= 16 && panels && lanes == 8 ? 32 : steps >= 16 && pack_v
 $let k_rest = head_dim / pair % lanes
 $let v_rest = head_dim_v / pair % lanes
 $let uses_load_first = q_as == "" && k_rest || kv_as == "" && (pack_k && k_rest || pack_v && v_rest)
-$let edge_steps = q_units % 8 == 0 ? 8 : q_units % 4 == 0 ? 4 : 2
+$# Only panels are dealt: lane loops have no registers to transpose in.
+$let uses_zips = 0
+$let uses_deals = panels
+$let edge_steps = q_units % 8 == 0 && printer != "scalar" ? 8 : q_units % 4 == 0 ? 4 : 2
 $# With stages = 2 the plain QK runs once per tile of queries: short code is worth more there than no loop.
 $let first_steps = stages == 2 ? edge_steps : steps
 $# Whole blocks may be shorter by so many keys, which QK takes tile_n at a time, exp and PV four.

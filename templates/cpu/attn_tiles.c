@@ -36,6 +36,8 @@ $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let q_as = ""
 $let q_units = k_width / 2
 $let uses_load_first = 1
+$let uses_zips = 1
+$let uses_deals = 1
 $let rest_step = 32
 $let panels = 0
 $# Columns of queries whose accumulators are in registers at a time: beside parts of K and V not more than two.
