@@ -129,7 +129,7 @@ static void print_c(const struct buf *text, struct buf *out) {
       buf_str(out, i + 1 < text->len ? "\\n\"\n    \"" : "\\n");
     else if (c == '\t')
       buf_str(out, "\\t");
-    else if (c == '"' || c == '\\')
+    else if (c == '"' || c == '\\' || c == '?') // a trigraph would be another character
       buf_char(out, '\\'), buf_char(out, c);
     else
       buf_char(out, c);

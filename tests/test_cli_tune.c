@@ -95,6 +95,25 @@ static void tunes_and_records(void **state) {
   assert_string_equal(o->out, "t.txt\n");
 }
 
+// As a compiler reads it, the string is the database, whatever a processor is called.
+static void an_export_as_c_is_the_same_text(void **state) {
+  (void)state;
+  FILE *f = fopen(path_of("odd.txt"), "w");
+  assert_non_null(f);
+  fputs("# strobe tuning database 1\n"
+        "d64:f32\tq1k64g1\tc99\t1\t\"A\" \\n %d \xc2\xae ?\?/ ?\?!\t1\t2\tstages=1\tbest\t1\t2\t30\t0.5\n",
+        f);
+  assert_int_equal(fclose(f), 0);
+  f = fopen(path_of("print.c"), "w");
+  assert_non_null(f);
+  fputs("#include <stdio.h>\n#include \"odd.c\"\nint main(void) { return fputs(strobe_tunings, stdout) < 0; }\n", f);
+  assert_int_equal(fclose(f), 0);
+  works("db export --db odd.txt -o plain.txt");
+  works("db export --c --db odd.txt -o odd.c");
+  assert_true(shell("cmp odd.txt plain.txt"));
+  assert_true(shell("cc -std=c99 -Wall -Wextra -Werror print.c -o print && ./print | cmp - plain.txt"));
+}
+
 // Every config of a small space; what the database has meets the winner.
 static void an_exhaustive_search_meets_the_record(void **state) {
   (void)state;
@@ -183,6 +202,7 @@ int main(int argc, char **argv) {
   (void)argc;
   const struct CMUnitTest tests[] = {cmocka_unit_test(bad_input),
                                      cmocka_unit_test(tunes_and_records),
+                                     cmocka_unit_test(an_export_as_c_is_the_same_text),
                                      cmocka_unit_test(an_exhaustive_search_meets_the_record),
                                      cmocka_unit_test(an_interrupt_keeps_what_was_measured),
                                      cmocka_unit_test(an_unwritable_database_is_refused),
