@@ -3,7 +3,9 @@
 #include "api.h"
 #include "failing_malloc.h"
 
+#include <sched.h>
 #include <stdio.h>
+#include <time.h>
 
 enum { ROUNDS = 12, ELEMENTS = 2 * 40 * 32 };
 
@@ -119,6 +121,66 @@ static void test_memory_of_a_second_execution(void **state) {
   strobe_plan_destroy(within);
   strobe_context_destroy(ctx);
 }
+
+// Stands in for libc's, to tell how many wait: a thread is counted before it gives the lock back.
+static atomic_int waiting;
+STAND_IN int pthread_cond_wait(pthread_cond_t *changed, pthread_mutex_t *lock) {
+  const struct timespec never = {.tv_sec = INT32_MAX};
+  atomic_fetch_add(&waiting, 1);
+  const int status = pthread_cond_timedwait(changed, lock, &never);
+  atomic_fetch_sub(&waiting, 1);
+  return status;
+}
+
+struct failing {
+  struct kernel_table table;
+  int waiters;
+  atomic_int making, told, ended;
+};
+
+static int fails_once_all_wait(void *arg, struct compiled_kernel *out, struct error *err) {
+  struct failing *f = arg;
+  (void)out;
+  atomic_store(&f->making, 1);
+  while (atomic_load(&waiting) < f->waiters) sched_yield();
+  return (fail)(err, STROBE_INTERNAL, "made to fail"); // not the macro of cmocka
+}
+
+static void *waits_for_failure(void *arg) {
+  struct failing *f = arg;
+  const struct compiled_kernel *kernel;
+  bool made;
+  struct error err = {0};
+  while (!atomic_load(&f->making)) sched_yield();
+  const int status = kernel_table_get(&f->table, "key", fails_once_all_wait, f, &kernel, &made, &err);
+  atomic_fetch_add(&f->told, status == STROBE_INTERNAL && !strcmp(err.text, "made to fail"));
+  atomic_fetch_add(&f->ended, 1);
+  return NULL;
+}
+
+// A kernel that could not be made is freed once, by the last of those who waited for it, or by the one who made it.
+static void test_memory_of_a_failure(void **state) {
+  (void)state;
+  enum { MOST = 3 };
+  for (int waiters = 0; waiters <= MOST; waiters++) {
+    struct failing f = {.waiters = waiters};
+    const struct compiled_kernel *kernel;
+    bool made;
+    pthread_t thread[MOST];
+    assert_int_equal(kernel_table_init(&f.table, NULL), 0);
+    for (int i = 0; i < waiters; i++) assert_int_equal(pthread_create(&thread[i], NULL, waits_for_failure, &f), 0);
+    faults = (struct faults){.on = true};
+    const int status = kernel_table_get(&f.table, "key", fails_once_all_wait, &f, &kernel, &made, NULL);
+    while (atomic_load(&f.ended) < waiters) sched_yield(); // before threads are freed
+    faults.on = false;
+    for (int i = 0; i < waiters; i++) pthread_join(thread[i], NULL);
+    assert_int_equal(status, STROBE_INTERNAL);
+    assert_int_equal(f.told, waiters);
+    assert_true(faults.calls > 0);
+    assert_int_equal(faults.live, 0);
+    kernel_table_free(&f.table);
+  }
+}
 #endif
 
 int main(void) {
@@ -126,6 +188,7 @@ int main(void) {
     cmocka_unit_test(test_contexts_come_and_go),
 #if FAILING_MALLOC
     cmocka_unit_test(test_memory_of_a_second_execution),
+    cmocka_unit_test(test_memory_of_a_failure),
 #endif
   };
   return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-// What the emitter is made of: files are written whole or not at all, JSON, tables, words of a shell.
+// What the emitter is made of: files are written whole or not at all, JSON, tables, words of a shell, names and
+// citations.
 #include "../gen/emit.h"
 #include "../gen/file.h"
 #include "../gen/json.h"
@@ -172,6 +173,37 @@ static void tables_are_aligned(void **state) {
   buf_free(&out);
 }
 
+// Columns of UTF-8 are characters.
+static void tables_count_characters(void **state) {
+  (void)state;
+  struct table t;
+  struct buf out = {0};
+  table_begin(&t, "lrl", NULL);
+  static const char *const cells[] = {"\xce\xbcs", "\xe2\x88\x9e", "a", "abc", "1234", "b"};
+  for (int i = 0; i < 6; i++) table_cell(&t, CELL_PLAIN, "%s", cells[i]);
+  table_print(&t, false, &out);
+  assert_string_equal(out.data, "\xce\xbcs      \xe2\x88\x9e  a\nabc  1234  b\n");
+  table_free(&t);
+  buf_free(&out);
+}
+
+static void csv_is_quoted(void **state) {
+  (void)state;
+  static const char *const row[][2] = {{"plain text", "plain text\n"}, {"", "\n"},
+                                       {"a,b", "\"a,b\"\n"},           {"a\"b", "\"a\"\"b\"\n"},
+                                       {"a\nb", "\"a\nb\"\n"},         {"\",\n", "\"\"\",\n\"\n"}};
+  for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+    struct table t;
+    struct buf out = {0};
+    table_begin(&t, "l", NULL);
+    table_cell(&t, CELL_PLAIN, "%s", row[i][0]);
+    table_print_csv(&t, &out);
+    assert_string_equal(out.data, row[i][1]);
+    table_free(&t);
+    buf_free(&out);
+  }
+}
+
 static void shell_words_are_quoted(void **state) {
   (void)state;
   static const char *const words[][2] = {
@@ -184,6 +216,35 @@ static void shell_words_are_quoted(void **state) {
   }
 }
 
+// ---- what goes into C ----
+
+static void names_are_identifiers(void **state) {
+  (void)state;
+  for (int c = 1; c < 256; c++) {
+    const char first[] = {(char)c, 'a', 0}, second[] = {'a', (char)c, 0};
+    const bool digit = c >= '0' && c <= '9', letter = c == '_' || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    assert_int_equal(emit_check_name("--name", first, NULL), letter ? 0 : STROBE_INVALID);
+    assert_int_equal(emit_check_name("--name", second, NULL), letter || digit ? 0 : STROBE_INVALID);
+  }
+  char name[66];
+  memset(name, 'a', 65), name[65] = 0;
+  assert_int_equal(emit_check_name("--name", name, NULL), STROBE_INVALID);
+  assert_int_equal(emit_check_name("--name", name + 1, NULL), 0);
+}
+
+static void citations_stay_in_their_comment(void **state) {
+  (void)state;
+  for (int c = 1; c < 256; c++) {
+    const char text[] = {'a', (char)c, 0};
+    const bool good = c >= ' ' && c <= '~' && c != '\\' && c != '?'; // a trigraph may be a backslash
+    assert_int_equal(emit_check_cite(text, NULL), good ? 0 : STROBE_INVALID);
+  }
+  char text[EMIT_CITE_MAX + 2];
+  memset(text, 'a', sizeof text - 1), text[sizeof text - 1] = 0;
+  assert_int_equal(emit_check_cite(text, NULL), STROBE_INVALID);
+  assert_int_equal(emit_check_cite(text + 1, NULL), 0);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(files_are_written_together),
@@ -192,7 +253,11 @@ int main(void) {
       cmocka_unit_test(directories_are_made_and_unmade),
       cmocka_unit_test(json_is_escaped_and_nested),
       cmocka_unit_test(tables_are_aligned),
+      cmocka_unit_test(tables_count_characters),
+      cmocka_unit_test(csv_is_quoted),
       cmocka_unit_test(shell_words_are_quoted),
+      cmocka_unit_test(names_are_identifiers),
+      cmocka_unit_test(citations_stay_in_their_comment),
   };
   return cmocka_run_group_tests(tests, make_dir, remove_dir);
 }

@@ -182,9 +182,29 @@ static void one_interrupted_run_decides_nothing(void **state) {
   assert_float_equal(tune_upper_bound(x, 30), 1.05, 1e-9);
 }
 
+// Half of the logarithms are -d, half d, one in the middle 0, and what is cut is moved to what is not: by hand.
+static void the_bound_is_that_of_students_t(void **state) {
+  (void)state;
+  static const struct {
+    int n, kept;
+    double t; // one-sided 95 % of kept - 1 degrees of freedom
+  } row[] = {{2, 2, 6.314}, {4, 4, 2.353}, {5, 3, 2.920}, {10, 6, 2.015}, {19, 13, 1.782}, {26, 16, 1.753}};
+  const double d = 0.1;
+  for (size_t r = 0; r < sizeof row / sizeof *row; r++) {
+    const int n = row[r].n;
+    double x[32];
+    for (int i = 0; i < n; i++) x[i] = exp(2 * i + 1 == n ? 0 : i < n / 2 ? d : -d);
+    const double deviation = d * sqrt(n / 2 * 2 / (n - 1.0)), error = deviation * sqrt(n) / row[r].kept;
+    const double got = log(tune_upper_bound(x, n)) / error;
+    if (!(fabs(got - row[r].t) < 0.006)) fail_msg("%d values: t is %g, not %g", n, got, row[r].t);
+  }
+  assert_true(isinf(tune_upper_bound(&d, 1)));
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(configs_are_ordered_as_measured), cmocka_unit_test(decode_wants_prefetch),
-      cmocka_unit_test(measurements_correct_the_model), cmocka_unit_test(one_interrupted_run_decides_nothing)};
+      cmocka_unit_test(measurements_correct_the_model), cmocka_unit_test(one_interrupted_run_decides_nothing),
+      cmocka_unit_test(the_bound_is_that_of_students_t)};
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,6 +139,7 @@ static void bad_lines_are_one_sentence(void **state) {
       {"{\"files\": [{\"spec\": \"d8\",\n\"config\": null}]}", "bad.txt:2: ", "\"config\": must be a string"},
       {"{\"files\": [{\"spec\": \"d8\",\n\"target\": [\"c99\"]}]}", "bad.txt:2: ", "\"target\": must be a string"},
       {"{\n\"prefix\": {}, \"files\": []}", "bad.txt:2: ", "\"prefix\": must be a string"},
+      {"{\n\"prefix\": \"a-b\", \"files\": []}", "bad.txt:2: ", "prefix \"a-b\""},
   };
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     write_text("bad.txt", rows[i].text);
@@ -286,6 +287,13 @@ static void check_finds_what_is_stale(void **state) {
   checks("emit --check checked", 1, "extra old.h\n", "0 changed, 0 missing, 1 extra");
   unlink(path_of("checked/old.h"));
   checks("emit --check checked", 0, "10 files", "");
+  // Whose a file is, its first 400 bytes say.
+  assert_int_equal(shell("cd %s/checked && printf '//%%*swritten by strobe 1\n' 380 '' > within.h && "
+                         "printf '//%%*swritten by strobe 1\n' 381 '' > beyond.h",
+                         dir),
+                   0);
+  checks("emit --check checked", 1, "extra within.h\n", "0 changed, 0 missing, 1 extra");
+  unlink(path_of("checked/within.h"));
   write_text("other.txt", "d16:f32:causal target=c99\n");
   checks("emit --check checked --set-file other.txt", 1, "changed manifest.json", "extra attn_fwd_d8v16");
   checks("emit d16:f32:causal --target c99 --check checked", 1, "extra attn_dispatch.c", "0 changed, 0 missing");

@@ -215,6 +215,24 @@ static int use_both(void *arg) {
   return CHILD_OK;
 }
 
+// A pool of the parent that had no threads has none in the child, where nobody would wait for them.
+static int starts_none(void *arg) {
+  struct tally t = {.slow_us = 0};
+  pool_start(arg, ITEMS);
+  if (pool_threads(arg)) return CHILD_BAD;
+  pool_parallel_for(arg, ITEMS, count, &t);
+  return each_once(&t, ITEMS) && t.workers == 1 && !pool_threads(arg) ? CHILD_OK : CHILD_BAD;
+}
+
+static void test_fork_before_there_are_threads(void **state) {
+  (void)state;
+  struct pool *p = pool_of(WORKERS);
+  assert_int_equal(in_child(starts_none, p), CHILD_OK);
+  pool_start(p, ITEMS); // but in the parent
+  assert_int_equal(pool_threads(p), WORKERS - 1);
+  pool_destroy(p);
+}
+
 static void test_fork(void **state) {
   (void)state;
   struct pool *p = pool_of(WORKERS);
@@ -282,6 +300,7 @@ int main(void) {
       cmocka_unit_test(test_many_callers),
       cmocka_unit_test(test_nested),
       cmocka_unit_test(test_no_threads_to_be_had),
+      cmocka_unit_test(test_fork_before_there_are_threads),
       cmocka_unit_test(test_fork),
       cmocka_unit_test(test_default_workers),
       cmocka_unit_test(test_takes_no_signal),

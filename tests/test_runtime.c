@@ -4,6 +4,7 @@
 
 #include "../runtime/backend.h"
 #include "../runtime/cpu.h"
+#include "../runtime/dump.h"
 #include "../runtime/reference.h"
 
 #include <math.h>
@@ -249,6 +250,35 @@ static void test_dump(void **state) {
   unsetenv("STROBE_DUMP");
 }
 
+// A file that can't be written whole is none: one line, which is written when the file is closed, and many.
+static void test_dump_on_a_full_disk(void **state) {
+  (void)state;
+  char dir[] = "/tmp/strobe-dump-XXXXXX", path[64];
+  struct stat s;
+  assert_non_null(mkdtemp(dir));
+  snprintf(path, sizeof path, "%s/symbol.printer.c", dir);
+  if (access("/dev/full", W_OK)) {
+    rmdir(dir);
+    print_message("note: no /dev/full\n");
+    skip();
+  }
+  assert_int_equal(setenv("STROBE_DUMP", dir, 1), 0);
+  for (size_t lines = 1; lines <= 100000; lines *= 100000) {
+    struct buf source = {0};
+    const struct buf none = {0};
+    for (size_t i = 0; i < lines; i++) buf_str(&source, "a line\n");
+    assert_int_equal(symlink("/dev/full", path), 0);
+    char *note = dump("symbol", "printer", &source, &none);
+    const int there = !lstat(path, &s);
+    assert_true(note && strstr(note, path) && strstr(note, "No space left on device"));
+    assert_int_equal(there, 0);
+    free(note);
+    buf_free(&source);
+  }
+  rmdir(dir);
+  unsetenv("STROBE_DUMP");
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(test_callback_is_used),
@@ -260,6 +290,7 @@ int main(void) {
       cmocka_unit_test(test_describe),
       cmocka_unit_test(test_ladder),
       cmocka_unit_test(test_dump),
+      cmocka_unit_test(test_dump_on_a_full_disk),
   };
   return cmocka_run_group_tests(tests, make_context, free_context);
 }

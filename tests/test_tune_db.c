@@ -75,6 +75,28 @@ static void malformed_lines_are_skipped(void **state) {
   tune_db_free(&db);
 }
 
+// What is read is written again: a character that ends a field or a line, or is none, makes no record.
+static void control_characters_make_no_record(void **state) {
+  (void)state;
+  struct tune_record r = record_of("d64:f32", "stages=2", TUNE_BEST, 1.5, 30);
+  struct buf line = {0};
+  strcpy(r.key.machine, "a CPU");
+  tune_record_print(&r, &line);
+  const size_t at[] = {(size_t)(strstr(line.data, "a CPU") - line.data),
+                       (size_t)(strstr(line.data, "stages=2") - line.data)};
+  for (size_t i = 0; i < sizeof at / sizeof *at; i++)
+    for (int c = 0; c < 256; c++) {
+      const char kept = line.data[at[i]];
+      struct tune_db db = {0};
+      line.data[at[i]] = (char)c;
+      assert_int_equal(tune_db_parse(&db, line.data, line.len, "text", NULL), 0);
+      if (db.n != (c >= ' ') || !db.malformed != (c >= ' ')) fail_msg("byte %zu: character %d: %d", at[i], c, db.n);
+      line.data[at[i]] = kept;
+      tune_db_free(&db);
+    }
+  buf_free(&line);
+}
+
 // ---- which record decides ----
 
 static void add(struct tune_db *db, const char *config, enum tune_mark mark, double ms, int runs) {
@@ -198,6 +220,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(text_round_trip),
       cmocka_unit_test(malformed_lines_are_skipped),
+      cmocka_unit_test(control_characters_make_no_record),
       cmocka_unit_test(better_measured_wins),
       cmocka_unit_test(a_best_decides_before_a_default),
       cmocka_unit_test(a_search_always_decides),

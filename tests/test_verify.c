@@ -252,6 +252,12 @@ static void samples(void **state) {
       for (int64_t i = 0; i < n; i++) assert_true(rows[i] >= 0 && rows[i] < q_len && (!i || rows[i] > rows[i - 1]));
       if (n) assert_true(rows[0] == 0 && rows[n - 1] == q_len - 1);
     }
+  for (uint64_t seed = 0; seed < 5; seed++) { // a quarter of them are before a tile's edge, and a quarter after one
+    const int64_t n = verify_sample(1000000, 64, seed, rows);
+    int before = 0, after = 0;
+    for (int64_t i = 0; i < n; i++) before += rows[i] % 16 == 15, after += rows[i] % 16 == 0;
+    assert_true(before >= 14 && after >= 14);
+  }
 }
 
 static void *limited_alloc(void *context, size_t bytes) { return --*(int *)context > 0 ? malloc(bytes) : NULL; }
