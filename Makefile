@@ -70,7 +70,7 @@ $(BUILD)/tests/%: tests/%.c $(OBJ) $(TCC_OBJ)
 $(BUILD)/tests/fake_cuda.so: tests/fake_cuda.c tests/fake_cuda.h runtime/launch_params.h
 	@mkdir -p $(@D)
 	@echo "  LD $@"; $(CC) $(CFLAGS_ALL) -shared $< -o $@ -lm
-$(addprefix $(BUILD)/tests/,test_gpu test_cli_gpu test_tune_gpu): $(BUILD)/tests/fake_cuda.so
+$(addprefix $(BUILD)/tests/,test_gpu test_gpu_open test_cli_gpu test_tune_gpu): $(BUILD)/tests/fake_cuda.so
 $(BUILD)/tests/test_cli_gpu: $(BUILD)/strobe
 
 # ---- begin: compiled-in kernels and the library --------------------------------------------------------------------------

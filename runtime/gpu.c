@@ -8,7 +8,7 @@
 
 #include "../gen/cuda_kernel.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -24,8 +24,7 @@ struct gpu_kernel {
   void *context, *module, *function;
   bool retained; // the primary context was retained for this kernel
   unsigned long long tickets;
-  pthread_mutex_t lock;
-  unsigned next_ticket;
+  atomic_uint next_ticket;
   struct buf symbol, name, source;
   struct gpu_kernel_info info;
 };
@@ -72,7 +71,10 @@ void gpu_name(char *name, size_t size) {
   snprintf(name, size, "%.*s", (int)sizeof found - 1, found[0] ? found : "NVIDIA GPU");
 }
 
-static int enter(struct gpu_kernel *k, struct error *err) { return CALL(k, context_push, k->context); }
+static int enter(struct gpu_kernel *k, struct error *err) {
+  const int status = gpu_driver_here(err);
+  return status ? status : CALL(k, context_push, k->context);
+}
 static void leave(struct gpu_kernel *k) {
   void *popped;
   k->driver->context_pop(&popped);
@@ -170,7 +172,6 @@ int gpu_kernel_open(const struct instance *instance, struct gpu_kernel **out, st
   struct buf cubin = {0};
   struct gpu_kernel *k = calloc(1, sizeof *k);
   if (!k) return fail(err, STROBE_NO_MEMORY, "no memory for a kernel");
-  pthread_mutex_init(&k->lock, NULL);
   k->spec = i.spec;
   instance_symbol(&i, &k->symbol);
   instance_name(&i, &k->name);
@@ -197,8 +198,7 @@ void gpu_kernel_close(struct gpu_kernel *k) {
     if (k->module) k->driver->module_unload(k->module);
     leave(k);
   }
-  if (k->retained) k->driver->primary_release(k->device);
-  pthread_mutex_destroy(&k->lock);
+  if (k->retained && !gpu_driver_here(NULL)) k->driver->primary_release(k->device);
   buf_free(&k->symbol);
   buf_free(&k->name);
   buf_free(&k->source);
@@ -214,12 +214,8 @@ struct gpu_kernel_info gpu_kernel_info(const struct gpu_kernel *k) {
 static int launch(struct gpu_kernel *k, const struct strobe_args *args, struct error *err) {
   struct strobe_args own = *args;
   char text[400] = "";
-  if (k->launch.tickets) {
-    pthread_mutex_lock(&k->lock);
-    own.workspace =
-        (void *)(uintptr_t)(k->tickets + (unsigned long long)(k->next_ticket++ % TICKETS) * STROBE_WORKSPACE);
-    pthread_mutex_unlock(&k->lock);
-  }
+  const unsigned long long ticket = atomic_fetch_add(&k->next_ticket, 1) % TICKETS;
+  if (k->launch.tickets) own.workspace = (void *)(uintptr_t)(k->tickets + ticket * STROBE_WORKSPACE);
   int status = strobe_launch(&k->launch, &k->calls, k->function, k->multiprocessors, &own, NULL,
                              (struct strobe_message){text, sizeof text});
   if (!status) return 0;

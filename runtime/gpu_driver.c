@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,9 +17,27 @@ const struct gpu_names gpu_names = {
 // The driver is a property of the process: opened once, never closed (its threads may outlive any caller).
 static struct {
   pthread_mutex_t lock;
-  bool ready;
+  bool watched, ready;          // forks are watched; the table is whole
+  atomic_bool used, not_for_us; // cuInit has been called; by an ancestor of this process
   struct gpu_driver table;
 } driver = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+// No lock is held over a fork, as cuInit itself forks (nvidia-modprobe). A thread that had it is not in the child.
+static void in_child(void) {
+  pthread_mutex_init(&driver.lock, NULL);
+  if (atomic_load(&driver.used)) atomic_store(&driver.not_for_us, true);
+}
+
+static int watch(struct error *err) {
+  if (!driver.watched) driver.watched = !pthread_atfork(NULL, NULL, in_child);
+  return driver.watched ? 0 : fail(err, STROBE_NO_MEMORY, "no memory to watch for forks");
+}
+
+int gpu_driver_here(struct error *err) {
+  if (!atomic_load(&driver.not_for_us)) return 0;
+  return fail(err, STROBE_UNSUPPORTED,
+              "CUDA does not work in a process forked from one that has used it: fork before its first use, or exec");
+}
 
 static int find(void *library, const char *name, void *slot, struct error *err) {
   void *symbol = dlsym(library, name);
@@ -49,6 +68,7 @@ static int open_driver(struct gpu_driver *t, struct error *err) {
   if (!status) status = find(library, "cuTensorMapEncodeTiled", &t->tensor_map_encode, err);
   if (!status) status = find(library, "cuLaunchKernel", &t->launch, err);
   struct error why = {0};
+  if (!status) atomic_store(&driver.used, true);
   if (!status && gpu_check(t, t->init(0), gpu_names.init, &why))
     status = fail(err, why.status == STROBE_NO_MEMORY ? STROBE_NO_MEMORY : STROBE_UNSUPPORTED,
                   "the NVIDIA driver can't be used: %s", why.text);
@@ -57,8 +77,10 @@ static int open_driver(struct gpu_driver *t, struct error *err) {
 
 int gpu_driver_get(const struct gpu_driver **out, struct error *err) {
   pthread_mutex_lock(&driver.lock);
-  const int status = driver.ready ? 0 : open_driver(&driver.table, err);
-  driver.ready = !status;
+  int status = gpu_driver_here(err);
+  if (!status) status = watch(err);
+  if (!status && !driver.ready) status = open_driver(&driver.table, err);
+  driver.ready |= !status;
   pthread_mutex_unlock(&driver.lock);
   *out = &driver.table;
   return status;

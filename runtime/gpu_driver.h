@@ -57,8 +57,11 @@ struct gpu_names {
 extern const struct gpu_names gpu_names;
 
 // Opens and initialises the driver, once per process unless it fails. STROBE_UNSUPPORTED: no libcuda, one that is too
-// old, or one that can't be used.
+// old, or one that can't be used; or as gpu_driver_here says.
 int gpu_driver_get(const struct gpu_driver **out, struct error *err);
+// STROBE_UNSUPPORTED in a process that was forked after its parent had initialised the driver: nothing that came from
+// the driver may be used there.
+int gpu_driver_here(struct error *err);
 
 // What a CUDA error is: STROBE_NO_MEMORY or STROBE_DEVICE, with the name of the call and of the error; 0 for error 0.
 int gpu_check(const struct gpu_driver *d, int error, const char *call, struct error *err);

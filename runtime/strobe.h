@@ -112,7 +112,7 @@ struct strobe_io {
 // starts no thread (CPU targets): the plan has its memory and its threads from strobe_plan_create on. Only while
 // another thread executes the same plan in the plan's workspace, a call without a workspace of its own allocates one,
 // and frees it. STROBE_INVALID (a stride, an alias, a NULL, a misaligned workspace), STROBE_NO_MEMORY (in that case
-// alone).
+// alone). On a GPU also STROBE_DEVICE; STROBE_UNSUPPORTED in a child that was forked since the GPU's first use.
 STROBE_API enum strobe_status strobe_execute(const strobe_plan *plan, const struct strobe_io *io);
 STROBE_API size_t strobe_workspace_bytes(const strobe_plan *plan);
 

@@ -2,6 +2,7 @@
 #ifndef STROBE_TESTS_FAKE_CUDA_H
 #define STROBE_TESTS_FAKE_CUDA_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct fake_cuda {
   long fail_at;                    // the call that fails, from 1; 0: none
   int error;                       // with this CUresult or nvrtcResult
   int major, devices, nvrtc_major; // compute capability, how many
+  atomic_int hold;                 // 1: cuInit makes it 2, and waits until it is 0
   int head_dim, causal;            // of the kernel that is launched (bf16); 0: memory is counted, and never touched
 };
 

@@ -7,8 +7,9 @@
 
 #include <signal.h>
 #include <stdio.h>
-#include <sys/wait.h>
 #include <unistd.h>
+
+#include "child.h"
 
 enum { THREADS = 64 };
 
@@ -89,17 +90,6 @@ static void test_failure_is_forgotten(void **state) {
   assert_int_equal(m.calls, before + 1);
   assert_int_equal(m.fresh, 1);
   kernel_table_free(&m.table);
-}
-
-// Runs f in a forked child; true if it returned true within 20 s.
-static bool child_does(bool (*f)(void *), void *arg) {
-  pid_t pid = fork();
-  if (pid == 0) {
-    alarm(20);
-    _exit(f(arg) ? 0 : 1);
-  }
-  int status;
-  return pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
 static int make_that_waits(void *arg, struct compiled_kernel *out, struct error *err) {
