@@ -59,7 +59,7 @@ static int open_library(void **library, struct error *err) {
 }
 
 static int open_driver(struct gpu_driver *t, struct error *err) {
-  void *library;
+  void *library = NULL;
   int status = open_library(&library, err);
 #define GPU_FIND(member, name, arguments)                                                                              \
   if (!status) status = find(library, name, &t->member, err);
@@ -67,6 +67,7 @@ static int open_driver(struct gpu_driver *t, struct error *err) {
 #undef GPU_FIND
   if (!status) status = find(library, "cuTensorMapEncodeTiled", &t->tensor_map_encode, err);
   if (!status) status = find(library, "cuLaunchKernel", &t->launch, err);
+  if (status && library) dlclose(library); // none of its functions has been called
   struct error why = {0};
   if (!status) atomic_store(&driver.used, true);
   if (!status && gpu_check(t, t->init(0), gpu_names.init, &why))

@@ -67,7 +67,10 @@ static void open_nvrtc(void) {
   void *library = open_library();
   if (!library) return;
 #define NVRTC_FIND(member, name, arguments) find(library, name, &nvrtc.call.member) ||
-  if (NVRTC_FUNCTIONS(NVRTC_FIND) 0) return;
+  if (NVRTC_FUNCTIONS(NVRTC_FIND) 0) {
+    dlclose(library);
+    return;
+  }
 #undef NVRTC_FIND
   Dl_info info;
   void *symbol;

@@ -1,10 +1,13 @@
-// Opening the driver: once per process, and what a forked child finds of it. tests/fake_cuda.c takes its place.
+// Opening the driver and NVRTC: once per process, what is no driver, and what a forked child finds of it.
+// tests/fake_cuda.c takes their place.
 #include "api.h"
 
 #include "../runtime/gpu_driver.h"
+#include "../runtime/gpu_nvrtc.h"
 
 #include "child.h"
 #include "fake_driver.h"
+#include "shell.h"
 
 static char home[] = "/tmp/strobe-gpu-open-XXXXXX";
 
@@ -17,9 +20,32 @@ static int start(void **state) {
 
 static int end(void **state) {
   (void)state;
-  char command[128];
-  snprintf(command, sizeof command, "rm -rf %s", home);
-  return system(command);
+  return shell("rm -rf %s", home);
+}
+
+// ---- libraries that are something else ----
+
+// A library without functions is refused, and not kept open.
+static bool is_let_go(void *arg) {
+  const char *path = arg;
+  const struct gpu_driver *d;
+  struct error err = {0};
+  int major, minor;
+  setenv("STROBE_CUDA_DRIVER", path, 1);
+  setenv("STROBE_NVRTC", path, 1);
+  if (gpu_driver_get(&d, &err) != STROBE_UNSUPPORTED || !strstr(err.text, "has no cuInit")) return false;
+  if (dlopen(path, RTLD_NOW | RTLD_NOLOAD)) return false;
+  err = (struct error){0};
+  if (nvrtc_version(&major, &minor, &err) != STROBE_UNSUPPORTED || !strstr(err.text, "has no nvrtc")) return false;
+  return !dlopen(path, RTLD_NOW | RTLD_NOLOAD);
+}
+
+static void other_libraries(void **state) {
+  (void)state;
+  char path[64];
+  snprintf(path, sizeof path, "%s/other.so", home);
+  assert_int_equal(shell("cc -shared -x c /dev/null -o %s", path), 0);
+  assert_true(child_does(is_let_go, path)); // NVRTC is opened once in a process, also if it fails
 }
 
 // ---- fork ----
@@ -101,6 +127,6 @@ static void forks(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {cmocka_unit_test(forks)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(other_libraries), cmocka_unit_test(forks)};
   return cmocka_run_group_tests(tests, start, end);
 }
