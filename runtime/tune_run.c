@@ -227,5 +227,6 @@ int tuner_tensors(struct tuner *t) {
 int tuner_context(struct tuner *t) {
   const struct strobe_context_options o = {.size = sizeof o, .n_workers = t->r->workers};
   t->ctx = NULL;
-  return strobe_context_create(&o, &t->ctx) ? fail(t->err, STROBE_NO_MEMORY, "%s", strobe_error()) : 0;
+  const enum strobe_status status = strobe_context_create(&o, &t->ctx);
+  return status ? fail(t->err, status, "%s", strobe_error()) : 0;
 }

@@ -177,6 +177,18 @@ static void stops_when_asked(void **state) {
   }
 }
 
+// A search without a context ends with what the context said.
+static void passes_errors_on(void **state) {
+  (void)state;
+  struct tune_request r = request("d64:f32:b1h2q256k256", 1);
+  struct tune_result result;
+  struct error err = {0};
+  r.workers = 5000;
+  assert_int_equal(tune(&r, &result, &err), STROBE_INVALID);
+  assert_int_equal(err.status, STROBE_INVALID);
+  assert_non_null(strstr(err.text, "n_workers 5000"));
+}
+
 // What is timed in place of a large problem: little work, and K and V of a few hundred megabytes at most, which must be
 // made before a budget of a second or two ends.
 static void large_problems_are_cut(void **state) {
@@ -352,6 +364,7 @@ int main(void) {
                                      cmocka_unit_test(statistics),
                                      cmocka_unit_test(finds_and_verifies),
                                      cmocka_unit_test(stops_when_asked),
+                                     cmocka_unit_test(passes_errors_on),
                                      cmocka_unit_test(large_problems_are_cut),
                                      cmocka_unit_test(plans_do_without_a_search),
                                      cmocka_unit_test(plans_remember),
