@@ -3,6 +3,7 @@
 #include "../gen/file.h"
 #include "../gen/spec.h" // hash64
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 // The compiler that made a cubin: nothing of this changes until the library is replaced.
@@ -128,6 +130,23 @@ static void make_directories(char *path) {
   }
 }
 
+// Of writers that were killed. They are told by their names: the tuning database may be in the same directory.
+static void remove_leftovers(void) {
+  enum { DAY_S = 86400, HASHES = 32 };
+  static const char ending[] = ".cubin.";
+  char dir[PATH_MAX];
+  DIR *d = directory(dir, sizeof dir) ? opendir(dir) : NULL;
+  for (struct dirent *e; d && (e = readdir(d));) {
+    struct stat st;
+    const char *name = e->d_name;
+    if (strlen(name) == HASHES + strlen(ending) + 6 && strspn(name, "0123456789abcdef") == HASHES &&
+        !strncmp(name + HASHES, ending, strlen(ending)) && !fstatat(dirfd(d), name, &st, AT_SYMLINK_NOFOLLOW) &&
+        S_ISREG(st.st_mode) && time(NULL) - st.st_mtime > DAY_S)
+      unlinkat(dirfd(d), name, 0);
+  }
+  if (d) closedir(d);
+}
+
 void cubin_cache_put(const struct cubin_key *key, const char *compiler, const struct buf *cubin) {
   struct head h;
   char path[PATH_MAX], temporary[PATH_MAX + 16];
@@ -136,6 +155,7 @@ void cubin_cache_put(const struct cubin_key *key, const char *compiler, const st
   h.cubin_len = cubin->len;
   h.cubin_hash = hash64(cubin->data, cubin->len);
   make_directories(path);
+  remove_leftovers();
   snprintf(temporary, sizeof temporary, "%s.XXXXXX", path);
   int fd = mkstemp(temporary); // mode 0600
   if (fd < 0) return;

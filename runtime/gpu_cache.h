@@ -18,7 +18,7 @@ struct cubin_key {
 // no compiler: opening NVRTC takes as long as everything else together.) STROBE_NVRTC is part of the key.
 bool cubin_cache_get(const struct cubin_key *key, struct buf *cubin);
 // Keeps it: written beside its place and renamed. `compiler` is the path of the library that made it. A directory that
-// can't be written is survived.
+// can't be written is survived. Removes temporary files of such writes that are older than a day.
 void cubin_cache_put(const struct cubin_key *key, const char *compiler, const struct buf *cubin);
 
 #endif

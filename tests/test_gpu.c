@@ -1,6 +1,7 @@
 // Kernels on a GPU, without one: the runtime's calls go to tests/fake_cuda.c, which counts what it hands out, fails
 // where it is told to, and computes attention on the host from the tensor maps and parameters of a launch.
 #include <dirent.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -12,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 // cmocka has a macro of the same name as a function of ours.
@@ -409,6 +411,39 @@ static void cache_key(void **state) {
   clear_cache();
 }
 
+// What a writer that was killed has left goes with a later write, once it is a day old; nothing else does.
+static void cache_leftovers(void **state) {
+  (void)state;
+  static const struct {
+    const char *name;
+    int days;
+    bool stays;
+  } left[] = {{"0123456789abcdef0123456789abcdef.cubin.aB3x9Z", 2, false},
+              {"0123456789abcdef0123456789abcdef.cubin.aB3x9Y", 0, true}, // may be one that is being written
+              {"0123456789abcdef0123456789abcdef.cubin.old", 2, true},
+              {"0123456789abcdef0123456789abcdef.cubin", 2, true},
+              {"mine.cubin.aB3x9Z", 2, true},
+              {"tunings.txt", 2, true}};
+  enum { LEFT = sizeof left / sizeof *left };
+  const struct instance a = instance_of("d64:bf16");
+  char path[LEFT][PATH_MAX];
+  clear_cache();
+  for (int n = 0; n < LEFT; n++) {
+    const struct timespec then = {time(NULL) - left[n].days * 86400L, 0}, times[] = {then, then};
+    snprintf(path[n], sizeof path[n], "%s/%s", cache, left[n].name);
+    FILE *f = fopen(path[n], "w");
+    assert_non_null(f);
+    fclose(f);
+    assert_int_equal(utimensat(AT_FDCWD, path[n], times, 0), 0);
+  }
+  assert_true(compiles(&a));
+  assert_false(compiles(&a));
+  for (int n = 0; n < LEFT; n++)
+    if (!access(path[n], F_OK) != left[n].stays)
+      fail_msg("%s %s", left[n].name, left[n].stays ? "is gone" : "is there");
+  clear_cache();
+}
+
 // A full disk, and folders that are not there or can't be written: a kernel all the same, no part of a file.
 static void cache_without_room(void **state) {
   (void)state;
@@ -448,9 +483,10 @@ static void cache_without_room(void **state) {
 }
 
 int main(void) {
-  const struct CMUnitTest tests[] = {
-      cmocka_unit_test(every_call_fails), cmocka_unit_test(host_tensors), cmocka_unit_test(device_tensors),
-      cmocka_unit_test(other_machines),   cmocka_unit_test(bench_faults), cmocka_unit_test(cache_hits_and_misses),
-      cmocka_unit_test(cache_trust),      cmocka_unit_test(cache_key),    cmocka_unit_test(cache_without_room)};
+  const struct CMUnitTest tests[] = {cmocka_unit_test(every_call_fails), cmocka_unit_test(host_tensors),
+                                     cmocka_unit_test(device_tensors),   cmocka_unit_test(other_machines),
+                                     cmocka_unit_test(bench_faults),     cmocka_unit_test(cache_hits_and_misses),
+                                     cmocka_unit_test(cache_trust),      cmocka_unit_test(cache_key),
+                                     cmocka_unit_test(cache_leftovers),  cmocka_unit_test(cache_without_room)};
   return cmocka_run_group_tests(tests, start, end);
 }
