@@ -278,6 +278,7 @@ static void bind_instance(struct bindings *b, const struct instance *i, const st
   bind_int(b, "split", c[CFG_SPLIT]);
   bind_int(b, "side_keys",
            kernel == KERNEL_DECODE ? decode_side_keys(s, i->target, c[CFG_BLOCK_M], c[CFG_BLOCK_H]) : 0);
+  bind_int(b, "follow", kernel == KERNEL_DECODE && decode_follows(s, i->target, c[CFG_BLOCK_M]));
   bind_int(b, "pack_k", c[CFG_PACK_K]);
   bind_int(b, "pack_v", c[CFG_PACK_V]);
   bind_int(b, "exp_degree", exp_table[c[CFG_EXP]].degree);

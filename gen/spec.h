@@ -176,6 +176,7 @@ int decode_resolve(const struct spec *s, const struct target *t, const struct pr
 bool decode_by_tiles(const struct spec *s, const struct target *t, const struct config *c);
 int decode_vregs(const struct spec *s, const struct target *t);
 int decode_side_keys(const struct spec *s, const struct target *t, int block_m, int block_h);
+bool decode_follows(const struct spec *s, const struct target *t, int block_m);
 int decode_default_prefetch(const struct spec *s, const struct target *t, const struct config *c);
 int64_t decode_scratch_bytes(const struct instance *i); // memory of a worker
 // Up to so many rows of a KV head, or so short a q_len, decode is the better kernel: half of the other's lanes would be

@@ -12,8 +12,6 @@ $let q_t = q_type == "f32" ? "float" : "unsigned short"
 $let o_t = o_type == "f32" ? "float" : "unsigned short"
 $let p_t = dot ? "unsigned short" : "float"
 $let p_type = dot ? "bf16" : "f32"
-$# What is widened takes so many instructions that the hardware's prefetches don't get far enough ahead, and software's do as well.
-$let follow = kv_as == ""
 $let row_t = p_t
 $let row_type = p_type
 $let kv_bytes = kv_type == "f32" ? 4 : 2
@@ -67,13 +65,15 @@ $include "cpu/decode_start.inc"
 
 $include "cpu/decode_rescale.inc"
 
-$let whole_chunk = row_tiles == 1 && follow ? join(K, 0..1, "", "follows(&a->k, w, ${head_dim}) ? width : ${keys}") : join(K, 0..1, "", "${keys}")
 $# A whole row of V takes so many registers of O for each row of P. Where there are too few for all, some rows of P at a time take them,
 $# so that V is read row by row.
 $let o_registers = ceil_div(head_dim_v, unit) * pair
 $let o_most = lanes == 16 ? 16 : 8
 $let first_rows = quads ? 4 : rest
 $let by_rows = !follow || o_registers * first_rows <= o_most || o_registers > o_most ? 0 : first_rows > 2 && o_registers * 2 <= o_most ? 2 : 1
+$# Where not even one row of P does, rows of V are added in parts.
+$let v_parts = o_registers / pair > max(1, o_most / first_rows / pair)
+$let v_follows = follow && (by_rows || (prefetch && !v_parts))
 $# Keys of a row in a vector of S.
 $let side_span = lanes / first_rows
 $if side
@@ -102,7 +102,7 @@ $for TM in 0..3
     $if is_first && by_rows
       $include "cpu/decode_pv_rows.inc"
 
-    $if !is_first || quads > 1 || !prefetch || (follow && !by_rows)
+    $if !is_first || quads > 1 || !prefetch || (v_follows && !by_rows)
       $include "cpu/decode_pv.inc" with far = 0
 
     $if is_first && prefetch
