@@ -65,15 +65,10 @@ $include "cpu/decode_start.inc"
 
 $include "cpu/decode_rescale.inc"
 
-$# A whole row of V takes so many registers of O for each row of P. Where there are too few for all, some rows of P at a time take them,
-$# so that V is read row by row.
-$let o_registers = ceil_div(head_dim_v, unit) * pair
-$let o_most = lanes == 16 ? 16 : 8
 $let first_rows = quads ? 4 : rest
-$let by_rows = !follow || o_registers * first_rows <= o_most || o_registers > o_most ? 0 : first_rows > 2 && o_registers * 2 <= o_most ? 2 : 1
-$# Where not even one row of P does, rows of V are added in parts.
-$let v_parts = o_registers / pair > max(1, o_most / first_rows / pair)
-$let v_follows = follow && (by_rows || (prefetch && !v_parts))
+$# Registers of O are too few for whole rows of V, which are added in parts.
+$let v_parts = ceil_div(head_dim_v, unit) > max(1, (lanes == 16 ? 16 : 8) / first_rows / pair)
+$let v_follows = follow && prefetch && !v_parts
 $# Keys of a row in a vector of S.
 $let side_span = lanes / first_rows
 $if side
@@ -99,10 +94,7 @@ $for TM in 0..3
 
     $include "cpu/decode_softmax.inc"
 
-    $if is_first && by_rows
-      $include "cpu/decode_pv_rows.inc"
-
-    $if !is_first || quads > 1 || !prefetch || (v_follows && !by_rows)
+    $if !is_first || quads > 1 || !prefetch || v_follows
       $include "cpu/decode_pv.inc" with far = 0
 
     $if is_first && prefetch
