@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include "fork.h"
+#include "openmp.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -33,7 +34,8 @@ struct pool {
   atomic_int watching; // workers that do
   atomic_llong ended;  // when small work last did, by pool_clock
   int n_workers, n_threads, generation, spins;
-  bool stop;
+  bool stop, has_openmp;
+  struct openmp openmp;
   pthread_t thread[];
 };
 
@@ -91,15 +93,65 @@ static void *worker_main(void *arg) {
   return NULL;
 }
 
-// Up to `wanted` threads, or as many as can be had; the next call tries again. They take no signal of the host's.
-static void start_threads(struct pool *p, int64_t wanted) {
+// It takes no signal of the host's.
+static bool create_thread(pthread_t *thread, void *(*run)(void *), void *arg) {
   sigset_t all, before;
-  if (p->n_threads >= wanted) return;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  while (p->n_threads < wanted && !pthread_create(&p->thread[p->n_threads], NULL, worker_main, p))
-    pthread_setname_np(p->thread[p->n_threads++], "strobe");
+  const int failed = pthread_create(thread, NULL, run, arg);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
+  return !failed;
+}
+
+// Up to `wanted` threads, or as many as can be had; the next call tries again.
+static void start_threads(struct pool *p, int64_t wanted) {
+  while (p->n_threads < wanted && create_thread(&p->thread[p->n_threads], worker_main, p))
+    pthread_setname_np(p->thread[p->n_threads++], "strobe");
+}
+
+// ---- OpenMP's threads ---------------------------------------------------------------------------
+
+// Workers for which OpenMP has had threads when this thread called it: each thread that does has a team of its own.
+static _Thread_local int team;
+
+static void *wait_once(void *lock) {
+  pthread_mutex_lock(lock);
+  pthread_mutex_unlock(lock);
+  return NULL;
+}
+
+// All at the same time, as libgomp ends the process if one of its threads can't start. The caller holds the lock.
+static bool threads_can_be_had(struct pool *p, int wanted) {
+  pthread_t *const thread = calloc((size_t)wanted, sizeof *thread);
+  int n = 0;
+  while (thread && n < wanted && create_thread(&thread[n], wait_once, &p->lock)) n++;
+  pthread_mutex_unlock(&p->lock);
+  for (int i = 0; i < n; i++) pthread_join(thread[i], NULL);
+  pthread_mutex_lock(&p->lock);
+  free(thread);
+  return n == wanted;
+}
+
+static void nothing(void *arg) { (void)arg; }
+
+// Whether this thread has a team from now on, which libgomp cuts to the size of the last region: so to this pool's. The
+// caller holds the lock.
+static bool start_team(struct pool *p) {
+  if (!p->has_openmp || p->openmp.in_parallel()) return false;
+  if (team < p->n_workers && !threads_can_be_had(p, p->n_workers - 1)) return false;
+  p->openmp.parallel(nothing, NULL, (unsigned)p->n_workers, 0);
+  if (team < p->n_workers) team = p->n_workers;
+  return true;
+}
+
+struct region {
+  struct job job;
+  atomic_int workers;
+};
+
+static void run_in_region(void *arg) {
+  struct region *r = arg;
+  run_chunks(&r->job, atomic_fetch_add(&r->workers, 1));
 }
 
 // ---- callers ------------------------------------------------------------------------------------
@@ -142,7 +194,7 @@ void pool_start(struct pool *p, int64_t n) {
   if (n <= 1 || p->n_workers == 1 || p->generation != fork_generation()) return;
   const int64_t size = chunk_size(p, n);
   pthread_mutex_lock(&p->lock);
-  start_threads(p, helpers_for(p, n / size + (n % size != 0)));
+  if (!start_team(p)) start_threads(p, helpers_for(p, n / size + (n % size != 0)));
   pthread_mutex_unlock(&p->lock);
 }
 
@@ -150,8 +202,14 @@ void pool_parallel_for(void *context, int64_t n, strobe_body *body, void *arg) {
   struct pool *p = context;
   const int64_t size = chunk_size(p, n);
   struct job j = {.body = body, .arg = arg, .n = n, .size = size, .chunks = n / size + (n % size != 0), .joined = 1};
-  if (j.chunks <= 1 || p->n_workers == 1 || p->generation != fork_generation()) {
+  if (j.chunks <= 1 || p->n_workers == 1 || p->generation != fork_generation() ||
+      (p->has_openmp && p->openmp.in_parallel())) {
     if (n > 0) body(arg, 0, n, 0);
+    return;
+  }
+  if (p->has_openmp && team >= p->n_workers) {
+    struct region r = {.job = j};
+    p->openmp.parallel(run_in_region, &r, (unsigned)p->n_workers, 0);
     return;
   }
   post(p, &j);
@@ -188,6 +246,8 @@ static int allowed_cpus(void) {
 }
 
 int pool_default_workers(void) {
+  struct openmp openmp;
+  if (openmp_find(&openmp)) return openmp.max_threads();
   const char *text = getenv("OMP_NUM_THREADS"); // what a user of any numerical library sets; may be a list, by level
   char *end;
   const long n = text ? strtol(text, &end, 10) : 0;
@@ -203,6 +263,7 @@ int pool_create(int n_workers, struct pool **out, struct error *err) {
   p->n_workers = n_workers;
   atomic_store(&p->ended, INT64_MIN / 2);
   p->generation = fork_generation();
+  p->has_openmp = n_workers > 1 && openmp_find(&p->openmp);
   p->spins = n_workers <= allowed_cpus() ? SPINS : 0; // who spins where CPUs are short keeps others from working
   pthread_mutex_init(&p->lock, NULL);                 // of default kind: glibc and musl do not fail here
   pthread_cond_init(&p->work, NULL);

@@ -51,8 +51,11 @@ typedef void strobe_parallel_for(void *context, int64_t n, strobe_body *body, vo
 
 struct strobe_context_options {
   size_t size;                       // sizeof (struct strobe_context_options)
-  int n_workers;                     // 0: OMP_NUM_THREADS if it is set, else the CPUs that this process may run on
-  strobe_parallel_for *parallel_for; // NULL: threads of the context's own; serial in a child that was forked since
+  int n_workers;                     // 0: omp_get_max_threads() if this program has loaded OpenMP, else OMP_NUM_THREADS
+                                     // if it is set, else the CPUs that this process may run on
+  strobe_parallel_for *parallel_for; // NULL: OpenMP's threads, of each thread that makes a plan, if this program has
+                                     // loaded OpenMP and was not forked; else threads of the context's own. Serial in
+                                     // a parallel region and in a child that was forked since
   void *parallel_context;
   const char *tunings; // text of a tuning database that came with the program (strobe db export --c); NULL: none
 };
@@ -111,8 +114,10 @@ struct strobe_io {
 // Computes O = softmax(scale Q K^T + mask) V. Rows that see no key give O = 0 and lse = -inf. Allocates nothing and
 // starts no thread (CPU targets): the plan has its memory and its threads from strobe_plan_create on. Only while
 // another thread executes the same plan in the plan's workspace, a call without a workspace of its own allocates one,
-// and frees it. STROBE_INVALID (a stride, an alias, a NULL, a misaligned workspace), STROBE_NO_MEMORY (in that case
-// alone). On a GPU also STROBE_DEVICE; STROBE_UNSUPPORTED in a child that was forked since the GPU's first use.
+// and frees it; and beside OpenMP the first call in a thread that has made no plan starts threads, as libgomp does
+// after a region of fewer. STROBE_INVALID (a stride, an alias, a NULL, a misaligned workspace), STROBE_NO_MEMORY (in
+// that case alone). On a GPU also STROBE_DEVICE; STROBE_UNSUPPORTED in a child that was forked since the GPU's first
+// use.
 STROBE_API enum strobe_status strobe_execute(const strobe_plan *plan, const struct strobe_io *io);
 STROBE_API size_t strobe_workspace_bytes(const strobe_plan *plan);
 

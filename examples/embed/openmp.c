@@ -1,5 +1,5 @@
-// Attention on the threads of a program that uses OpenMP: no second set of threads beside them, and the same bits as
-// with Strobe's own. cc -fopenmp openmp.c $(pkg-config --cflags --libs strobe)
+// In a program that uses OpenMP attention runs on OpenMP's threads: by default, and by a parallel-for of the program's
+// own, as for any other pool of threads. cc -fopenmp openmp.c $(pkg-config --cflags --libs strobe)
 #include <strobe.h>
 
 #include <omp.h>
@@ -38,6 +38,6 @@ int main(void) {
   }
   if (attend(&options, &o[0][0][0][0]) || attend(NULL, &o[1][0][0][0])) return 1;
   const int same = !memcmp(o[0], o[1], sizeof o[0]);
-  printf("%d OpenMP threads: %s\n", options.n_workers, same ? "the same bits as with Strobe's own" : "other bits");
+  printf("%d OpenMP threads: %s\n", options.n_workers, same ? "the same bits either way" : "other bits");
   return !same;
 }
