@@ -13,6 +13,8 @@ enum {
   MANY_KEYS = 4096,
   BLOCK_KEYS = 384, // without a mask
   SPLIT_KEYS = 160,
+  WIDE = 192, // head_dim + head_dim_v
+  MASKED_KEYS = 1024,
   CACHED_BYTES = 1 << 20,
   ITEMS = 32
 };
@@ -89,7 +91,9 @@ static int even_keys(int64_t keys, int most) {
 // with 256 x 128 as with 32 x 128). Those that do not are faster in tiles of their own: 1.05 times. Without a mask few
 // blocks and no short last one are faster: products wait for the softmax of a block's beginning and end alone (Emerald
 // Rapids, bf16 d64 and d128 against blocks of 128 and 256: 150 keys 1.19 and 1.09, 257 1.10 and 1.15, 577 1.03
-// and 1.05).
+// and 1.05; 4096 and 8192 with 512 against 256, Granite and Emerald Rapids: 1.01 to 1.06, d32 0.97). Under a mask they
+// have more scores to hide; wide rows pay for that (1024 to 3000 keys, 256 against 128: d96 1.03, 1.04, d128 1.01 to
+// 1.05, d192 1.06, 1.08, d64 0.95 to 0.98).
 static struct sizes default_sizes(const struct spec *s, const struct problem *p, int width) {
   const bool split = tiles_parts(s->q) * tiles_parts(s->kv) > 1, full = s->mask == MASK_FULL;
   struct sizes few = {ROWS, 128};
@@ -97,9 +101,11 @@ static struct sizes default_sizes(const struct spec *s, const struct problem *p,
     return split ? (struct sizes){4 * ROWS, 128} : width > 128 && full ? (struct sizes){3 * TILE, 256} : few;
   if (p->q_len <= TILE) return (struct sizes){TILE, 128};
   if (split && p->kv_len * width * 2 * tiles_parts(s->kv) > CACHED_BYTES) return (struct sizes){shared_rows(p), 128};
-  if (!split && p->kv_len >= MANY_KEYS) return (struct sizes){shared_rows(p), 256};
+  if (!split && p->kv_len >= MANY_KEYS)
+    return (struct sizes){shared_rows(p), full && width >= 128 ? even_keys(p->kv_len, BLOCK_N_MAX) : 256};
   if (full && split && p->kv_len <= 2 * SPLIT_KEYS) few.n = even_keys(p->kv_len, SPLIT_KEYS);
   if (full && !split && width >= 128) return (struct sizes){fewest_rows(p->q_len), even_keys(p->kv_len, BLOCK_KEYS)};
+  if (!full && !split && width >= WIDE && p->kv_len >= MASKED_KEYS) few.n = 256;
   return few;
 }
 
