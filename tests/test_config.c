@@ -171,7 +171,7 @@ static void has_defaults(void **state) {
        "block_m=64,block_n=256,tile_n=4,stages=2,unroll=64,exp=table2,prefetch=8,pack_k=0,pack_v=0"},
       {"d64:f32:h1q1k64", "amxbf16", "",
        "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
-      {"d128:bf16:h32/8q17k9999", "amxbf16", "", "block_m=32,block_n=256,exp=table1,kernel=tiles"},
+      {"d128:bf16:h32/8q17k9999", "amxbf16", "", "block_m=32,block_n=512,exp=table1,kernel=tiles"},
       {"d40:bf16:h32/8q16k512", "amxbf16", "", "block_m=16,block_n=128,exp=table1,kernel=tiles"},
       // Few rows of a KV head: the decode kernel, whose other fields are unset.
       {"d64:f32:q1", "avx512", "", "block_m=1,block_n=8192,exp=table2,prefetch=32,kernel=decode,block_h=1,split=0"},
