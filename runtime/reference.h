@@ -14,7 +14,7 @@ struct reference_out {
   double *o;         // (rows, head_dim_v)
   double *lse;       // (rows), natural log; -inf for a row that sees no key, or none but of score -Inf
   double *floor;     // F = sum_j p_j |v_j|, (rows, head_dim_v)
-  double *magnitude; // A = max_j |scale| sum_x |q_x k_jx| over visible keys, (rows)
+  double *magnitude; // A = max_j |scale| sum_x |q_x k_jx| over visible keys whose score is not -Inf, (rows)
 };
 
 // Which query rows, in any order.

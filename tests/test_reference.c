@@ -75,6 +75,10 @@ static void by_hand(void **state) {
   }
   t = run_tiny(MASK_FULL, 1, (float[]){0}, 3, (float[]){5, 6, 7}, (float[]){1, 2, -9}, -2);
   close_to(t.o[0], -2), close_to(t.lse[0], log(3)), close_to(t.floor[0], 4), close_to(t.magnitude[0], 0);
+  // A key of score -Inf has weight 0, whatever is rounded: it is not in the bound.
+  t = run_tiny(MASK_FULL, 2, (float[]){1, -1}, 2, (float[]){-INFINITY, 3}, (float[]){9, 2}, 1);
+  close_to(t.o[0], 2), close_to(t.lse[0], 3), close_to(t.floor[0], 2), close_to(t.magnitude[0], 3);
+  close_to(t.o[1], NAN), close_to(t.lse[1], NAN);
 }
 
 static void masks_and_rows_without_keys(void **state) {

@@ -134,8 +134,9 @@ static void textbook_passes(void **state) {
 static void perturbation_fails(void **state) {
   (void)state;
   for (int type = DT_F32; type <= DT_BF16; type++)
-    for (int lse = 0; lse < 2; lse++) {
-      struct verify_case c = case_of(32, (enum dtype)type, MASK_CAUSAL, 20, 40, "normal");
+    for (int i = 0; i < 4; i++) {
+      const bool lse = i & 1;
+      struct verify_case c = case_of(32, (enum dtype)type, MASK_CAUSAL, 20, 40, i & 2 ? "inf-keys" : "normal");
       struct tensors t = create(&c, NULL);
       textbook(&t);
       struct verify_result r = verify(&c, &t);
