@@ -44,8 +44,8 @@ static void load_keys(struct chunk *c, int64_t first, int count) {
       c->kt[x * KEYS + j] = dtype_load(c->spec->kv, c->k, (first + j) * c->args->k.row_stride + x);
 }
 
-// Scores of one row against `count` keys in kt; returns the largest sum_x |q_x k_jx| of those it sees and whose score is
-// not -Inf: else their weight is 0.
+// Scores of one row against `count` keys in kt; returns the largest sum_x |q_x k_jx| of those it sees, without keys of
+// score -Inf, whose weight is 0.
 static double score_block(const struct chunk *c, const double *q, double *restrict s, int count, int64_t seen) {
   double size[KEYS] = {0};
   memset(s, 0, (size_t)count * sizeof *s);
